@@ -1,0 +1,41 @@
+"""Every family of modern AI models as a first-class citizen of the Hugging Face stack.
+
+`import hf_zoo` registers every architecture with transformers' Auto classes and with peft, through their public
+`register()` calls; after it `AutoModel.from_pretrained`, `Trainer`, `pipeline` and `get_peft_model` know them all.
+"""
+
+import os
+import sys
+
+__version__ = "0.1.0"
+
+# In a source checkout `modeling/` and `tokenization/` stand beside this folder, not in it. Looking there keeps
+# `import hf_zoo.modeling` right when the checkout is the working directory and hides an installed wheel.
+_root = os.path.dirname(__path__[0])
+if not os.path.isdir(os.path.join(__path__[0], "modeling")) and os.path.isdir(os.path.join(_root, "modeling")):
+    __path__.append(_root)
+
+from .registry import list_architectures, register  # noqa: E402
+from .presets import create_config, create_model, create_processor, list_models  # noqa: E402, I001
+from .lora import lora_config  # noqa: E402
+
+__all__ = [
+    "create_config",
+    "create_model",
+    "create_processor",
+    "list_architectures",
+    "list_models",
+    "lora_config",
+    "register",
+]
+
+
+def _is_command_line() -> bool:
+    """True in the process of `hf-zoo`, whose commands register when they need a model: `list` and `show` answer
+    from the tables and import none."""
+    command = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return command.removesuffix(".exe") == "hf-zoo" or sys.orig_argv[1:3] == ["-m", "hf_zoo"]
+
+
+if not _is_command_line():
+    register()

@@ -1,0 +1,1 @@
+"""Datasets that need no download, built from what every Python installation has."""

@@ -1,0 +1,83 @@
+"""Presets: published sizes by name, as data in the architecture's folder, read here.
+
+A preset is `{"config": overrides of the config's defaults, "parameters": exact count of the main head's model,
+"source": where the numbers come from}`.
+"""
+
+import dataclasses
+import fnmatch
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import unknown_name
+from .registry import ARCHITECTURES, Architecture
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+
+
+def read_presets(architecture: Architecture) -> dict[str, dict[str, Any]]:
+    """All presets of one architecture, tiny first. Executes its `presets.py` alone: no model, no torch."""
+    root = importlib.util.find_spec("hf_zoo.modeling").submodule_search_locations[0]
+    path = Path(root, architecture.name, "presets.py")
+    spec = importlib.util.spec_from_file_location(f"_hf_zoo_presets_{architecture.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.PRESETS
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the presets that match a glob, sorted."""
+    names = (name for architecture in ARCHITECTURES.values() for name in read_presets(architecture))
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def find_preset(name: str) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture and the data of a preset.
+
+    Raises:
+        ValueError: no preset has this name; the nearest is named.
+    """
+    for architecture in ARCHITECTURES.values():
+        presets = read_presets(architecture)
+        if name in presets:
+            return architecture, presets[name]
+    raise unknown_name("preset", name, list_models(), "`hf-zoo list` shows them all.")
+
+
+def create_config(name: str, **overrides: Any) -> "PretrainedConfig":
+    """The configuration of a preset, with fields replaced.
+
+    Raises:
+        ValueError: unknown preset or field (the nearest is named), or numbers that do not fit together.
+    """
+    architecture, preset = find_preset(name)
+    config_class = architecture.config_class
+    known = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    known |= {"num_labels"}  # transformers derives id2label from it
+    for field in overrides:
+        if field not in known:
+            raise unknown_name(f"field of {config_class.__name__}", field, known)
+    return config_class(**{**preset["config"], **overrides})
+
+
+def create_model(name: str, task: str | None = None, **overrides: Any) -> "PreTrainedModel":
+    """A freshly initialised model of a preset.
+
+    Args:
+        name: a preset, see `list_models`.
+        task: a name such as "causal-lm" or "sequence-classification"; the architecture's main head without it.
+        overrides: config fields, for instance `num_hidden_layers=2` or `num_labels=3`.
+    """
+    architecture, _ = find_preset(name)
+    model_class = architecture.model_class(task)
+    return model_class._from_config(create_config(name, **overrides))
+
+
+def create_processor(name: str) -> "ProcessorMixin":
+    """What feeds a preset: a tokenizer trained by its recipe and cached, or a processor for several modalities."""
+    architecture, preset = find_preset(name)
+    from .data.recipes import build_tokenizer
+
+    return build_tokenizer(preset.get("tokenizer", "bpe"), create_config(name).vocab_size, architecture)

@@ -1,0 +1,1 @@
+"""Training: collators, the command behind `hf-zoo train`, loss curves."""

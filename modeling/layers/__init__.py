@@ -1,0 +1,1 @@
+"""Stateless building blocks with plain arguments, one idea a file."""
