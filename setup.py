@@ -1,4 +1,4 @@
-"""The three import roots: `modeling/` and `tokenization/` stand at the top of the tree and import as sub-packages of hf_zoo."""
+"""Packages: `modeling/` and `tokenization/` stand at the top of the tree and import as sub-packages of hf_zoo."""
 
 from setuptools import find_packages, setup
 

@@ -15,14 +15,16 @@ _root = os.path.dirname(__path__[0])
 if not os.path.isdir(os.path.join(__path__[0], "modeling")) and os.path.isdir(os.path.join(_root, "modeling")):
     __path__.append(_root)
 
-from .registry import list_architectures, register  # noqa: E402
-from .presets import create_config, create_model, create_processor, list_models  # noqa: E402, I001
+from .export import export_standalone  # noqa: E402
 from .lora import lora_config  # noqa: E402
+from .presets import create_config, create_model, create_processor, list_models  # noqa: E402
+from .registry import list_architectures, register  # noqa: E402
 
 __all__ = [
     "create_config",
     "create_model",
     "create_processor",
+    "export_standalone",
     "list_architectures",
     "list_models",
     "lora_config",

@@ -1,7 +1,7 @@
 """Presets: published sizes by name, as data in the architecture's folder, read here.
 
-A preset is `{"config": overrides of the config's defaults, "parameters": exact count of the main head's model,
-"source": where the numbers come from}`.
+A preset is `{"config": overrides of the config's defaults, "parameters": exact count, "source": where the
+numbers come from, "tokenizer": kind of its tokenizer, "bpe" without it}`.
 """
 
 import dataclasses

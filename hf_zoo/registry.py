@@ -42,6 +42,7 @@ class Architecture:
         lora_targets: linear layers that LoRA-like methods adapt when the user names none.
         feedforward_targets: linear layers whose input IA3 scales, where it scales the output of the others.
         norm_targets: layers that LN-tuning trains.
+        counted_task: the task whose model the published parameter counts are of; the main one without it.
         processor: how `create_processor` feeds it: "tokenizer", or a class name of `hf_zoo.tokenization`.
     """
 
@@ -52,6 +53,7 @@ class Architecture:
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
     feedforward_targets: tuple[str, ...] = ("down_proj",)
     norm_targets: tuple[str, ...] = ("mixer_norm", "mlp_norm", "norm")
+    counted_task: str | None = None
     processor: str = "tokenizer"
 
     @property
@@ -70,9 +72,8 @@ class Architecture:
         return f"{self.name.replace('_', '-')}-tiny"
 
     def module(self, kind: str) -> ModuleType:
-        """Import `configuration_<name>` or `modeling_<name>` (kind "configuration" or "modeling"), or "presets"."""
-        file = kind if kind in ("presets", "upstream") else f"{kind}_{self.name}"
-        return importlib.import_module(f"hf_zoo.modeling.{self.name}.{file}")
+        """Import `configuration_<name>` or `modeling_<name>`, by its first word."""
+        return importlib.import_module(f"hf_zoo.modeling.{self.name}.{kind}_{self.name}")
 
     @property
     def config_class(self) -> type:
@@ -94,7 +95,21 @@ class Architecture:
 
 ARCHITECTURES = {
     architecture.model_type: architecture
-    for architecture in ()
+    for architecture in (
+        Architecture(
+            "llm",
+            "dense decoder: GPT-2, LLaMA, LLaMA-2, Mistral, OLMo, Amber, CrystalCoder, BloombergGPT, StarCoder",
+            ("Touvron et al. 2023", "https://arxiv.org/abs/2302.13971"),
+            DECODER_TASKS,
+        ),
+        Architecture(
+            "mlm",
+            "masked language model: BERT, BioBERT",
+            ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),
+            ENCODER_TASKS,
+            counted_task="feature-extraction",
+        ),
+    )
 }
 
 
@@ -131,9 +146,11 @@ def register() -> None:
         if architecture.model_type not in _registered:
             _register_architecture(architecture)
             _registered[architecture.model_type] = architecture.config_class
-    from .lora import register_peft_defaults
+    from . import export, lora, upstream
 
-    register_peft_defaults()
+    lora.register_peft_defaults()
+    upstream.install()
+    export.install()
 
 
 def _register_architecture(architecture: Architecture) -> None:

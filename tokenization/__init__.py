@@ -2,4 +2,4 @@
 
 if __name__ != "hf_zoo.tokenization":
     # Under a second name every class would exist twice, and isinstance and the Auto mappings would miss.
-    raise ImportError(f"this package is hf_zoo.tokenization: write `import hf_zoo.tokenization`, not `import {__name__}`")
+    raise ImportError(f"write `import hf_zoo.tokenization`, not `import {__name__}`")

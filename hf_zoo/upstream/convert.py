@@ -1,0 +1,112 @@
+"""Writing a zoo model as one of transformers' own, and whole folders both ways."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..registry import ARCHITECTURES, TASKS, Architecture, find_architecture
+from .table import find_upstream, read_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "PreTrainedModel":
+    """The same function as a model of transformers, with the same weights in upstream's names and layout.
+
+    Args:
+        model: a zoo model.
+        model_type: transformers' name; without it the first of the table that can hold the model.
+
+    Raises:
+        ValueError: no such model type, or it lacks an option of the model.
+    """
+    import torch
+    import transformers
+
+    # Private: transformers has no documented way to apply its conversions backwards to a state dict.
+    from transformers.core_model_loading import revert_weight_conversion
+
+    architecture = find_architecture(model.config.model_type)
+    upstream = _first_that_fits(architecture, model) if model_type is None else model_type
+    table = find_upstream(architecture, upstream)
+    config = table.write_config(model.config)
+    task = next(t for t, (_, suffix) in TASKS.items() if type(model).__name__ == architecture.class_prefix + suffix)
+    with torch.device("meta"):
+        twin = getattr(transformers, TASKS[task][0]).from_config(config)
+    conversions = getattr(model, "_weight_conversions", None)
+    model._weight_conversions = table.weights()
+    try:
+        weights = revert_weight_conversion(model, model.state_dict())
+    finally:
+        model._weight_conversions = conversions
+    prefix = f"{twin.base_model_prefix}."
+    if task == "feature-extraction":  # tables are written for models with a head
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    expected = set(twin.state_dict())
+    twin.load_state_dict({n: t.clone() for n, t in weights.items() if n in expected}, strict=False, assign=True)
+    twin.tie_weights()
+    lost = [n for n, p in twin.named_parameters() if p.is_meta]
+    if lost:
+        raise ValueError(f"{type(model).__name__} has no weight for {lost[0]!r} of {type(twin).__name__}")
+    # Buffers that no checkpoint holds are still without data; a second load from disk fills them.
+    return _filled(twin)
+
+
+def _first_that_fits(architecture: Architecture, model: "PreTrainedModel") -> str:
+    reasons = []
+    for name, upstream in read_table(architecture).items():
+        try:
+            upstream.write_config(model.config)
+            return name
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError("; ".join(reasons) or f"{architecture.model_type} has no counterpart in transformers")
+
+
+def _filled(twin: "PreTrainedModel") -> "PreTrainedModel":
+    full = type(twin)(twin.config)
+    full.load_state_dict(twin.state_dict(), strict=False, assign=True)
+    full.tie_weights()
+    return full.eval()
+
+
+def convert_folder(source: str, target: str, to: str) -> Path:
+    """Convert a checkpoint folder: from transformers to the zoo, or back.
+
+    Args:
+        source: folder or Hub name to read.
+        target: folder to write; it must be empty or new.
+        to: a zoo architecture ("zoo_llm"), a model type of transformers ("llama"), or "upstream" for the first
+            that fits.
+
+    Raises:
+        ValueError: an unknown target type, or a target folder that holds files.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = Path(target)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; choose another folder, nothing is overwritten")
+    source_type = AutoConfig.from_pretrained(source).model_type
+    if source_type in ARCHITECTURES:
+        model = _open(ARCHITECTURES[source_type], source)
+        to_upstream(model, None if to == "upstream" else to).save_pretrained(folder)
+    else:
+        architecture = find_architecture(to)
+        find_upstream(architecture, source_type)
+        _open(architecture, source).save_pretrained(folder)
+    if any(Path(source).glob("tokenizer*")):
+        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+def _open(architecture: Architecture, source: str) -> "PreTrainedModel":
+    """The zoo model with the head that the folder was saved with, the main one where the zoo lacks it."""
+    from transformers import PreTrainedConfig
+
+    saved = (PreTrainedConfig.get_config_dict(source)[0].get("architectures") or [""])[0]
+    tasks = ("feature-extraction", *architecture.tasks)
+    task = next((t for t in tasks if saved.endswith(TASKS[t][1])), None)
+    if task is None and saved.endswith("LMHeadModel"):
+        task = "causal-lm"
+    return architecture.model_class(task).from_pretrained(source)

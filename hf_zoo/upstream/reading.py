@@ -1,0 +1,61 @@
+"""Loading hooks: they translate config and weights while an upstream folder is being opened.
+
+transformers looks up renamings and conversions of weights by the class that is loaded, so they are registered under
+that class for as long as the loading lasts, and only one load at a time may do that.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..registry import ARCHITECTURES, Architecture
+from .table import find_upstream
+
+_one_at_a_time = threading.RLock()
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+
+
+def install() -> None:
+    """Give the hooks to the base classes of `hf_zoo.modeling`; a second call changes nothing."""
+    from hf_zoo.modeling.base_config import ZooConfig
+    from hf_zoo.modeling.base_model import ZooPreTrainedModel
+
+    if translate_config not in ZooConfig.read_hooks:
+        ZooConfig.read_hooks.append(translate_config)
+        ZooPreTrainedModel.load_hooks.append(translate_weights)
+
+
+def _architecture_of(config_class: type) -> Architecture | None:
+    return ARCHITECTURES.get(config_class.model_type)
+
+
+def translate_config(config_class: type, config_dict: dict[str, Any]) -> dict[str, Any]:
+    """A config hook: the dictionary as the zoo config wants it, unchanged where it is one already."""
+    architecture, model_type = _architecture_of(config_class), config_dict.get("model_type")
+    if architecture is None or model_type in (None, config_class.model_type):
+        return config_dict
+    return find_upstream(architecture, model_type).read_config(config_class, config_dict)
+
+
+@contextmanager
+def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any]) -> Iterator[None]:
+    """A loading hook: while it is open, weights of an upstream folder are read under the zoo's names."""
+    from transformers import PreTrainedConfig
+    from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+
+    architecture = _architecture_of(model_class.config_class)
+    model_type = None
+    if architecture is not None and folder is not None:
+        hub = {name: arguments[name] for name in _HUB_ARGUMENTS if name in arguments}
+        model_type = PreTrainedConfig.get_config_dict(folder, **hub)[0].get("model_type")
+    if model_type in (None, model_class.config_class.model_type):
+        yield
+        return
+    weights = find_upstream(architecture, model_type).weights()
+    with _one_at_a_time:
+        register_checkpoint_conversion_mapping(model_class.__name__, weights, overwrite=True)
+        try:
+            yield
+        finally:
+            register_checkpoint_conversion_mapping(model_class.__name__, [], overwrite=True)

@@ -1,0 +1,104 @@
+"""What a table of upstream architectures is made of."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from ..errors import unknown_name
+from ..registry import Architecture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.core_model_loading import WeightTransform
+
+# In every config, and about the folder rather than the architecture
+_NOT_COPIED = {"architectures", "transformers_version", "model_type", "auto_map"}
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One model type of transformers that an architecture of the zoo can open and write.
+
+    Args:
+        model_type: transformers' name.
+        weights: makes the list of renamings and conversions, from upstream's names to the zoo's; reversible.
+        renamed: zoo field -> upstream field; fields of the same name are copied without being listed.
+        fixed: zoo field -> the value that this model type always has.
+        derived: zoo field -> (upstream field or None, function of the upstream config), where a copy will not do.
+        required: upstream field -> the one value that can be read.
+    """
+
+    model_type: str
+    weights: Callable[[], list["WeightTransform"]]
+    renamed: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
+    derived: dict[str, tuple[str | None, Callable[[Any], Any]]] = field(default_factory=dict)
+    required: dict[str, Any] = field(default_factory=dict)
+
+    def read_config(self, config_class: type, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """Fields of a zoo config from an upstream `config.json`.
+
+        Raises:
+            ValueError: the upstream model has an option that the architecture does not.
+        """
+        from transformers import CONFIG_MAPPING
+
+        upstream = CONFIG_MAPPING[self.model_type].from_dict(config_dict)
+        for name, value in self.required.items():
+            if (found := getattr(upstream, name, value)) != value:
+                raise ValueError(f"{self.model_type} with {name}={found!r} cannot be opened; only {name}={value!r}")
+        values = upstream.to_dict()
+        known = {f.name for f in fields(config_class)} - _NOT_COPIED
+        result = {name: values[name] for name in known & set(values)}
+        result |= {ours: values[theirs] for ours, theirs in self.renamed.items()}
+        result |= {ours: derive(upstream) for ours, (_, derive) in self.derived.items()}
+        return {**result, **self.fixed, "architectures": config_dict.get("architectures")}
+
+    def write_config(self, config: "PreTrainedConfig") -> "PreTrainedConfig":
+        """The upstream config that equals a zoo config.
+
+        Raises:
+            ValueError: the zoo model has an option that upstream does not; field and value are named.
+        """
+        from transformers import CONFIG_MAPPING
+
+        config_class = CONFIG_MAPPING[self.model_type]
+        values = config.to_dict()
+        known = {f.name for f in fields(config_class)} - _NOT_COPIED
+        result = {name: values[name] for name in known & set(values)}
+        result |= {theirs: values[ours] for ours, theirs in self.renamed.items()}
+        result |= {theirs: values[ours] for ours, (theirs, _) in self.derived.items() if theirs is not None}
+        upstream = config_class(**result)
+        again = type(config)(**self.read_config(type(config), upstream.to_dict()))
+        for f in fields(config):
+            before, after = getattr(config, f.name), getattr(again, f.name)
+            if f.name not in _NOT_COPIED and before != after:
+                raise ValueError(
+                    f"{f.name}={before!r} cannot be written as {self.model_type}, which has {f.name}={after!r}"
+                )
+        return upstream
+
+
+def read_table(architecture: Architecture) -> dict[str, Upstream]:
+    """The upstream model types of an architecture by name; empty for one that has no counterpart."""
+    try:
+        module = importlib.import_module(f"hf_zoo.upstream.{architecture.name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"hf_zoo.upstream.{architecture.name}":
+            raise
+        return {}
+    return {upstream.model_type: upstream for upstream in module.UPSTREAM}
+
+
+def find_upstream(architecture: Architecture, model_type: str) -> Upstream:
+    """The table's line for a model type.
+
+    Raises:
+        ValueError: the architecture cannot open or write it.
+    """
+    table = read_table(architecture)
+    if model_type not in table:
+        readable = f"{architecture.model_type} reads {', '.join(table) or 'no other model type'}."
+        raise unknown_name(f"model type for {architecture.model_type}", model_type, table, readable)
+    return table[model_type]

@@ -1,0 +1,96 @@
+"""What every model of the zoo shares: loading that never leaves random weights in silence, and a dummy batch."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class ZooPreTrainedModel(PreTrainedModel):
+    """Base of all models.
+
+    `load_hooks` are context managers around loading, filled in by the installed package (they teach transformers to
+    read another architecture's weights) and empty in exported code.
+    """
+
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    # Weights of the trunk that a checkpoint may lack, because only some heads train them
+    may_be_missing: ClassVar[tuple[str, ...]] = ()
+    load_hooks: ClassVar[list[Callable[..., AbstractContextManager]]] = []
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load weights; a checkpoint that lacks part of the trunk is an error, a new head is not.
+
+        Raises:
+            ValueError: weights of the trunk are missing from the file, which would otherwise start at random.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        with ExitStack() as stack:
+            for hook in cls.load_hooks:
+                stack.enter_context(hook(cls, pretrained_model_name_or_path, kwargs))
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        missing = model.missing_trunk_weights(info["missing_keys"])
+        if missing and pretrained_model_name_or_path is not None:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, the first being "
+                f"{missing[0]!r}: the file is cut short or belongs to another configuration"
+            )
+        return (model, info) if wants_info else model
+
+    def missing_trunk_weights(self, missing: list[str]) -> list[str]:
+        """Those missing weights that belong to the trunk; none when all of it is missing (a fresh start)."""
+        prefix = f"{self.base_model_prefix}." if hasattr(self, self.base_model_prefix) else ""
+        trunk = {name for name in self.state_dict() if name.startswith(prefix)}
+        lost = sorted(n for n in trunk.intersection(missing) if not any(part in n for part in self.may_be_missing))
+        return lost if len(lost) < len(trunk) - 1 else []
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Standard weights; a layer that starts in its own way has an `initialise` method."""
+        super()._init_weights(module)
+        if hasattr(module, "initialise"):
+            module.initialise()
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Write weights, configuration and code; in this module's own names, whatever folder they came from.
+
+        transformers would write the names of the folder that was opened, which a Trainer cannot resume from.
+        """
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(*args, **kwargs)
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A complete, valid batch for this configuration and head: 2 rows of 8 tokens, without labels."""
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, self.config.get_text_config().vocab_size, (2, 8), generator=generator)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def embed_tokens(embedding: nn.Embedding, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """Token embeddings (B, T, D) from exactly one of the two.
+
+    Raises:
+        ValueError: both or neither are given, there is no token, or an id lies outside the vocabulary.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give exactly one of input_ids and inputs_embeds")
+    if inputs_embeds is not None:
+        return inputs_embeds
+    if input_ids.ndim != 2 or not input_ids.shape[1]:
+        raise ValueError(f"input_ids must be (rows, tokens) with at least one token, got {tuple(input_ids.shape)}")
+    # Only on a CPU is looking at the values free of waiting; an accelerator checks in its own kernel.
+    if input_ids.device.type == "cpu" and input_ids.numel() and not torch.compiler.is_compiling():
+        low, high = torch.aminmax(input_ids)
+        if low < 0 or high >= embedding.num_embeddings:
+            wrong = int(low) if low < 0 else int(high)
+            raise ValueError(f"token id {wrong} is outside the vocabulary: vocab_size is {embedding.num_embeddings}")
+    return embedding(input_ids)

@@ -1,0 +1,479 @@
+"""Heads: one mixin a task, so that an architecture's head is two lines.
+
+    class ZooXForCausalLM(CausalLMHead, ZooXPreTrainedModel, GenerationMixin):
+        backbone_class = ZooXModel
+
+A mixin holds `backbone_class` and does not build the trunk through AutoModel, which refuses code from the Hub inside
+another model; and `GenerationMixin` stays a direct base, because that is where transformers looks for it.
+
+Shapes: B batch, T tokens, D hidden size.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import (
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    NextSentencePredictorOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .losses import classification_loss, z_loss
+from .outputs import PreTrainingOutput
+
+
+class Head:
+    """What all heads share: the trunk, as `self.model`."""
+
+    backbone_class: type[nn.Module]
+    backbone_arguments: dict[str, Any] = {}
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.model = self.backbone_class(config, **self.backbone_arguments)
+
+
+class LanguageModelHead(Head):
+    """Scores over the vocabulary, on weights that may be the embedding's own."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The last layer, whose rows are the vocabulary."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the last layer, when the vocabulary is resized."""
+        self.lm_head = new_embeddings
+
+
+class CausalLMHead(LanguageModelHead):
+    """Next-token prediction."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, T, vocab_size) and, with labels, the mean cross-entropy of the next token.
+
+        Args:
+            labels: (B, T), usually input_ids; -100 where nothing is to be learnt. Shifted here, not by the caller.
+            logits_to_keep: how many of the last positions to score, 0 for all; or their indices.
+            kwargs: see the trunk for the rest.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        logits = logits * getattr(self.config, "logit_multiplier", 1.0)  # muP
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            if coefficient := getattr(self.config, "z_loss_coefficient", 0.0):
+                loss = loss + z_loss(logits, labels, coefficient)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MaskedTransform(nn.Module):
+    """BERT's step before the vocabulary: LayerNorm(act(W x))."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> y (B, T, D)."""
+        return self.norm(self.act_fn(self.dense(x)))
+
+
+class MaskedLMHead(LanguageModelHead):
+    """Prediction of masked tokens from both sides."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.transform = MaskedTransform(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)  # BERT scores with a bias
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """Logits (B, T, vocab_size) and, with labels, the mean cross-entropy of the masked tokens.
+
+        Args:
+            labels: (B, T), the original token where one was masked and -100 elsewhere.
+            kwargs: see the trunk for the rest.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.lm_head(self.transform(outputs.last_hidden_state))
+        return MaskedLMOutput(
+            loss=self._loss(logits, labels, **kwargs),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, logits: Tensor, labels: Tensor | None, **kwargs: Any) -> Tensor | None:
+        if labels is None:
+            return None
+        return self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+
+
+class PreTrainingHead(MaskedLMHead):
+    """BERT's two lessons at once: masked tokens, and whether the second sentence follows the first."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.seq_relationship = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        **kwargs: Any,
+    ) -> PreTrainingOutput:
+        """Logits of both lessons; the loss is the sum over those whose labels are given.
+
+        Args:
+            labels: (B, T), the original token where one was masked and -100 elsewhere.
+            next_sentence_label: (B), 0 where the second sentence follows the first, 1 where it is another's.
+            kwargs: see the trunk for the rest.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.lm_head(self.transform(outputs.last_hidden_state))
+        follows = self.seq_relationship(outputs.pooler_output)
+        losses = []
+        if labels is not None:
+            losses.append(self._loss(logits, labels, **kwargs))
+        if next_sentence_label is not None:
+            losses.append(F.cross_entropy(follows.float(), next_sentence_label.view(-1)))
+        return PreTrainingOutput(
+            loss=sum(losses) if losses else None,
+            prediction_logits=logits,
+            seq_relationship_logits=follows,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class NextSentenceHead(Head):
+    """Whether the second sentence follows the first."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.seq_relationship = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> NextSentencePredictorOutput:
+        """Logits (B, 2): class 0 where it follows.
+
+        Args:
+            labels: (B), 0 or 1.
+            kwargs: see the trunk for the rest.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.seq_relationship(outputs.pooler_output)
+        loss = None if labels is None else F.cross_entropy(logits.float(), labels.view(-1))
+        return NextSentencePredictorOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class ClassifierHead(Head):
+    """A dropout and a linear layer on the trunk: what all classifiers share."""
+
+    score_has_bias = True
+    num_scores: int | None = None  # config.num_labels unless the task fixes it
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(getattr(config, "classifier_dropout", 0.0))
+        self.score = nn.Linear(config.hidden_size, self.num_scores or config.num_labels, bias=self.score_has_bias)
+        self.post_init()
+
+    def summary(self, outputs: Any, attention_mask: Tensor | None) -> Tensor:
+        """One vector (B, D) a row: the pooler's, or that of the last real token."""
+        if getattr(outputs, "pooler_output", None) is not None:
+            return outputs.pooler_output
+        x = outputs.last_hidden_state
+        if attention_mask is None:
+            return x[:, -1]
+        steps = torch.arange(attention_mask.shape[-1], device=x.device)
+        last = (attention_mask * steps).argmax(-1)
+        return x[torch.arange(len(x), device=x.device), last]
+
+
+class SequenceClassificationHead(ClassifierHead):
+    """One label, several, or a number for the whole row."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutputWithPast:
+        """Logits (B, num_labels).
+
+        Args:
+            attention_mask: (B, T); decoders read the last real token, so padded rows need it (or config.pad_token_id).
+            token_type_ids: (B, T), for encoders that tell two sentences apart.
+            labels: (B) or (B, num_labels), see `classification_loss`.
+            kwargs: see the trunk for the rest.
+        """
+        if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.score(self.dropout(self.summary(outputs, attention_mask)))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+        return SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=getattr(outputs, "past_key_values", None),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class TokenClassificationHead(ClassifierHead):
+    """A label for every token."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Logits (B, T, num_labels).
+
+        Args:
+            token_type_ids: (B, T), for encoders that tell two sentences apart.
+            labels: (B, T), -100 on tokens that have none.
+            kwargs: see the trunk for the rest.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.score(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, config=self.config, **kwargs)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class QuestionAnsweringHead(Head):
+    """Where the answer starts and ends in the row."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Start and end logits, each (B, T).
+
+        Args:
+            token_type_ids: (B, T), for encoders that tell two sentences apart.
+            start_positions, end_positions: (B); one beyond the row is ignored.
+            kwargs: see the trunk for the rest.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MultipleChoiceHead(ClassifierHead):
+    """Which of several texts fits best."""
+
+    num_scores = 1
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> MultipleChoiceModelOutput:
+        """Logits (B, choices).
+
+        Args:
+            input_ids, attention_mask, token_type_ids, position_ids: (B, choices, T); inputs_embeds one axis more.
+            labels: (B), the right choice.
+            kwargs: see the trunk for the rest.
+        """
+        num_choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
+
+        def flat(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.flatten(0, 1)
+
+        outputs = self.model(
+            input_ids=flat(input_ids),
+            attention_mask=flat(attention_mask),
+            token_type_ids=flat(token_type_ids),
+            position_ids=flat(position_ids),
+            inputs_embeds=flat(inputs_embeds),
+            **kwargs,
+        )
+        logits = self.score(self.dropout(self.summary(outputs, flat(attention_mask)))).view(-1, num_choices)
+        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """The standard batch, each row as one of two choices: (2, 2, 8)."""
+        return {name: torch.stack((value, value.flip(0)), dim=1) for name, value in super().dummy_inputs.items()}

@@ -1,0 +1,138 @@
+"""Multi-head attention through whatever backend is set: eager, sdpa, flash, flex or paged.
+
+Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; with fewer key-value heads than heads it is grouped-query
+attention (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245), with one it is multi-query attention:
+
+    o_h = softmax(q_h k_g^T scale + bias) v_g,   g = floor(h / (H / G)),   y = concat_h(o_h) W_o
+
+Shapes: B batch, T queries, S keys, D hidden size, H heads, G key-value heads, K head size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .positions import rotate
+
+
+class Attention(nn.Module):
+    """Attention with separate projections.
+
+    `config` is kept for the backends alone, which read `config._attn_implementation` and look up the attributes
+    `is_causal`, `layer_idx` and `num_key_value_groups` of this module; no size is read from it.
+    """
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        layer_idx: int,
+        hidden_size: int,
+        num_heads: int,
+        num_key_value_heads: int,
+        head_dim: int,
+        *,
+        bias: bool = False,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        is_causal: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = head_dim
+        self.num_key_value_groups = num_heads // num_key_value_heads
+        self.scaling = head_dim**-0.5 if scaling is None else scaling
+        self.dropout = dropout
+        self.is_causal = is_causal
+        self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=bias)
+        self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
+        self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
+        self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """x (B, T, D), mask as the backend wants it -> y (B, T, D) and, from eager, the weights (B, H, T, S).
+
+        Args:
+            remember: takes the new keys and values (B, G, T, K), returns all of them (B, G, S, K): a cache's update.
+            position_embeddings: cos and sin (B, T, R) of rotary positions.
+            kwargs: for the backend, such as `position_bias` (B, H, T, S) or `sliding_window`.
+        """
+        q, k, v = (self._split_heads(y) for y in self.project(x))
+        if position_embeddings is not None:
+            q, k = rotate(q, *position_embeddings), rotate(k, *position_embeddings)
+        if remember is not None:
+            k, v = remember(k, v)
+        y, weights = self.attend(q, k, v, mask, **kwargs)
+        return self.o_proj(y.flatten(2)), weights  # (B, T, H, K) -> (B, T, H K)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, D) -> q (B, T, H K), k and v (B, T, G K)."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """q (B, H, T, K), k and v (B, G, S, K) -> o (B, T, H, K), and weights or None."""
+        if not q.numel():  # torch's kernels refuse an empty batch
+            return q.transpose(1, 2), None
+        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        dropout = self.dropout if self.training else 0.0
+        return backend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling, **kwargs)
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        num_heads = x.shape[-1] // self.head_dim
+        return x.unflatten(-1, (num_heads, self.head_dim)).transpose(1, 2)  # (B, T, H K) -> (B, H, T, K)
+
+
+class ClippedAttention(Attention):
+    """Attention whose queries, keys and values are clamped to [-clip, clip] after projection (OLMo, DBRX)."""
+
+    def __init__(self, *args: Any, clip: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clip = clip
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, D) -> q (B, T, H K), k and v (B, T, G K), all clamped."""
+        q, k, v = super().project(x)
+        return tuple(y.clamp(-self.clip, self.clip) for y in (q, k, v))
+
+
+def eager_attention(
+    module: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """The equation in plain torch, softmax in float32; the only backend that returns the weights.
+
+    Args:
+        q: (B, H, T, K).
+        k, v: (B, G, S, K).
+        mask: (B or 1, 1, T, S), added to the scores.
+        position_bias: (B or 1, H, T, S), added to the scores.
+    """
+    k, v = (y.repeat_interleave(module.num_key_value_groups, dim=1) for y in (k, v))
+    scores = q @ k.mT * scaling  # (B, H, T, S)
+    for bias in (position_bias, mask):
+        if bias is not None:
+            scores = scores + bias.to(scores.dtype)
+    weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+    y = F.dropout(weights, dropout, module.training) @ v
+    return y.transpose(1, 2), weights

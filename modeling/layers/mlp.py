@@ -1,0 +1,34 @@
+"""The position-wise feed-forward network, plain and gated.
+
+plain  y = W_down act(W_up x)                          Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+gated  y = W_down (act(W_gate x) * W_up x)             Shazeer 2020, https://arxiv.org/abs/2002.05202
+"""
+
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+
+class MLP(nn.Module):
+    """x (..., D) -> y (..., D) through F hidden units; `hidden_act` is a name that transformers knows."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str, bias: bool = False) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=bias)
+        self.act_fn = ACT2FN[hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> y (..., D)."""
+        return self.down_proj(self.act_fn(self.up_proj(x)))
+
+
+class GatedMLP(MLP):
+    """SwiGLU and its kind: a third projection gates the hidden units."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str, bias: bool = False) -> None:
+        super().__init__(hidden_size, intermediate_size, hidden_act, bias)
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> y (..., D)."""
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))

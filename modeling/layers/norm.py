@@ -1,0 +1,37 @@
+"""Normalisation over the last axis; statistics in float32 whatever the dtype of the input.
+
+RMSNorm    y = x / sqrt(mean(x^2) + eps) * g          Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467
+LayerNorm  y = (x - mean) / sqrt(var + eps) * g + b   Ba et al. 2016, https://arxiv.org/abs/1607.06450
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class RMSNorm(nn.Module):
+    """x (..., D) -> y (..., D)."""
+
+    def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> y (..., D); the gain multiplies after the cast back, as in the published checkpoints."""
+        if x.dtype in (torch.float32, torch.float64):
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The size and eps, for printing a model."""
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+NORMS = {
+    "rms_norm": RMSNorm,
+    "layer_norm": nn.LayerNorm,
+    "layer_norm_without_affine": partial(nn.LayerNorm, elementwise_affine=False),  # OLMo
+}

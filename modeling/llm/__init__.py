@@ -1,0 +1,1 @@
+"""The dense decoder: GPT-2, LLaMA, Mistral, OLMo, CrystalCoder, BloombergGPT, StarCoder."""

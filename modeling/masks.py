@@ -1,0 +1,133 @@
+"""Masks and positions: who may see whom, in the form each kind of layer and each attention backend wants."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache
+from transformers.masking_utils import (
+    create_bidirectional_mask,
+    create_causal_mask,
+    create_sliding_window_causal_mask,
+)
+
+_ATTENTION_MASKS = {
+    "full_attention": create_causal_mask,
+    "sliding_attention": create_sliding_window_causal_mask,
+}
+
+
+def drop_useless_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """None for a mask (B, S) of ones: a collator that adds one must not hide that rows are packed."""
+    if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2 or torch.compiler.is_compiling():
+        return attention_mask
+    return None if bool(attention_mask.all()) else attention_mask
+
+
+def seen_tokens(cache: Cache | None, layer_types: list[str]) -> int | Tensor:
+    """How many tokens the attention layers of a cache hold; 0 where there are none, since states do not count."""
+    if cache is None or all(kind == "linear_attention" for kind in layer_types):
+        return 0
+    return cache.get_seq_length()
+
+
+def token_positions(x: Tensor, attention_mask: Tensor | None, num_seen: int) -> Tensor:
+    """Position of each token of x (B, T, D) in its row, counting real tokens only -> (B or 1, T).
+
+    Args:
+        x: embedded tokens (B, T, D).
+        attention_mask: (B, num_seen + T) with 1 on real tokens, or anything else, which is not looked at.
+        num_seen: tokens that a cache holds already.
+    """
+    num_tokens = x.shape[1]
+    if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
+        return (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -num_tokens:]
+    return torch.arange(num_tokens, device=x.device)[None] + num_seen
+
+
+def key_positions(x: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Tensor:
+    """Position of each key that attention will see, counting real tokens only -> (B or 1, S).
+
+    Args:
+        x: embedded tokens (B, T, D), the last of the keys.
+        attention_mask: (B, past + T) with 1 on real tokens, or anything else, which is not looked at.
+        cache: what holds the keys before; a static one has room for more, whose positions do not matter.
+    """
+    num_keys, offset = x.shape[1], 0
+    if cache is not None:
+        num_keys, offset = cache.get_mask_sizes(x.shape[1], 0)
+    if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, offset : offset + num_keys]
+        return F.pad(positions, (0, num_keys - positions.shape[1]))
+    return torch.arange(num_keys, device=x.device)[None] + offset
+
+
+def decoder_masks(
+    config: PreTrainedConfig,
+    x: Tensor,
+    attention_mask: Tensor | dict[str, Tensor] | None,
+    past_key_values: Cache | None,
+    position_ids: Tensor | None,
+) -> dict[str, Tensor | None]:
+    """One mask for each kind of layer in `config.layer_types`.
+
+    Attention layers get what their backend wants (None, 4-D, or a block mask); recurrent layers get (B, T) with 1 on
+    real tokens, or None where all are. `generate` with a static cache brings the dictionary ready made.
+
+    Args:
+        x: embedded tokens (B, T, D).
+        attention_mask: (B, past + T) with 1 on real tokens.
+        position_ids: (B, T) as the caller gave them: where they restart at 0, a packed document starts.
+    """
+    if isinstance(attention_mask, dict):
+        return attention_mask
+    masks = {}
+    for kind in set(config.layer_types):
+        if kind == "linear_attention":
+            masks[kind] = recurrent_mask(x, attention_mask)
+        else:
+            masks[kind] = _ATTENTION_MASKS[kind](
+                config=config,
+                inputs_embeds=x,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+            )
+    return masks
+
+
+def recurrent_mask(x: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+    """The part (B, T) of a padding mask that concerns the tokens of x (B, T, D); None for one token, which is real."""
+    if attention_mask is None or attention_mask.ndim != 2 or x.shape[1] == 1:
+        return None
+    return attention_mask[:, -x.shape[1] :]
+
+
+def packed_positions(position_ids: Tensor | None, attention_mask: Tensor | None, has_past: bool) -> Tensor | None:
+    """Positions (B, T) that tell packed documents apart, None where the rows cannot be packed.
+
+    As for attention masks in transformers, rows are packed only without padding and without a past.
+    """
+    return None if attention_mask is not None or has_past else position_ids
+
+
+def encoder_mask(
+    config: PreTrainedConfig, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
+) -> Tensor | None:
+    """What the attention backend wants in order to let every token see all real ones of its document.
+
+    Args:
+        x: embedded tokens (B, T, D).
+        attention_mask: (B, T) with 1 on real tokens.
+        position_ids: (B, T) as the caller gave them: where they restart at 0, a packed document starts.
+    """
+    same_document = None
+    if position_ids is not None and attention_mask is None and bool((position_ids[:, 1:] == 0).any()):
+        document = (position_ids == 0).cumsum(-1).expand(x.shape[0], -1)
+
+        def same_document(batch_idx: Tensor, head_idx: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+            return document[batch_idx, q_idx] == document[batch_idx, kv_idx]
+
+    return create_bidirectional_mask(
+        config=config, inputs_embeds=x, attention_mask=attention_mask, and_mask_function=same_document
+    )

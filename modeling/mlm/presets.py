@@ -1,0 +1,61 @@
+"""Published sizes of BERT and BioBERT; counts are those of the encoder with its pooler."""
+
+
+def size(layers: int, hidden: int, heads: int, vocab: int) -> dict:
+    """The four numbers that make a size; the feed-forward network is four times as wide."""
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        "vocab_size": vocab,
+    }
+
+
+BERT = "Devlin et al. 2018, arXiv:1810.04805"
+BIOBERT = "Lee et al. 2019, arXiv:1901.08746"
+
+PRESETS = {
+    "mlm-tiny": {
+        "config": {**size(2, 64, 4, 512), "max_position_embeddings": 512},
+        "parameters": 169_920,
+        "source": "for tests and first steps",
+        "tokenizer": "wordpiece",
+    },
+    "bert-base-uncased": {
+        "config": size(12, 768, 12, 30522),
+        "parameters": 109_482_240,
+        "source": BERT,
+        "tokenizer": "wordpiece",
+    },
+    "bert-base-cased": {
+        "config": size(12, 768, 12, 28996),
+        "parameters": 108_310_272,
+        "source": BERT,
+        "tokenizer": "wordpiece",
+    },
+    "bert-large-uncased": {
+        "config": size(24, 1024, 16, 30522),
+        "parameters": 335_141_888,
+        "source": BERT,
+        "tokenizer": "wordpiece",
+    },
+    "bert-large-cased": {
+        "config": size(24, 1024, 16, 28996),
+        "parameters": 333_579_264,
+        "source": BERT,
+        "tokenizer": "wordpiece",
+    },
+    "biobert-base-v1.1": {
+        "config": size(12, 768, 12, 28996),
+        "parameters": 108_310_272,
+        "source": BIOBERT,
+        "tokenizer": "wordpiece",
+    },
+    "biobert-large-v1.1": {
+        "config": size(24, 1024, 16, 58996),
+        "parameters": 364_299_264,
+        "source": f"{BIOBERT}; the vocabulary of the large model is uncertain",
+        "tokenizer": "wordpiece",
+    },
+}

@@ -1,0 +1,76 @@
+"""One case an architecture: the tiny model that the sweep builds, and what it promises beyond what all promise.
+
+A new architecture adds a line here and no test.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import hf_zoo
+from hf_zoo.registry import ARCHITECTURES, Architecture
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the sweep needs to know of an architecture.
+
+    Args:
+        overrides: fields that make the tiny preset smaller still, or switch off what makes outputs random.
+        is_causal: whether later tokens may not change earlier outputs.
+        waived: name of a promise -> why it cannot be kept.
+        never_learn: parts of parameter names that one step on a tiny batch may leave without gradient, with why.
+    """
+
+    architecture: Architecture
+    overrides: dict[str, Any] = field(default_factory=dict)
+    is_causal: bool = True
+    waived: dict[str, str] = field(default_factory=dict)
+    never_learn: dict[str, str] = field(default_factory=dict)
+
+    def config(self, **overrides: Any) -> Any:
+        """The tiny configuration."""
+        return hf_zoo.create_config(self.architecture.tiny_preset, **{**self.overrides, **overrides})
+
+    def build(self, task: str | None = None, **overrides: Any) -> torch.nn.Module:
+        """A tiny model in evaluation mode with weights far from their initial values.
+
+        Fresh weights hide mistakes: biases are zero, gains one, outputs nearly constant.
+        """
+        torch.manual_seed(0)
+        model = self.architecture.model_class(task)(self.config(**overrides))
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        return model.eval()
+
+    def inputs(self, rows: int = 2, tokens: int = 12) -> dict[str, torch.Tensor]:
+        """A batch of token ids without padding; no id is that of a special token."""
+        generator = torch.Generator().manual_seed(2)
+        return {"input_ids": torch.randint(5, self.config().vocab_size, (rows, tokens), generator=generator)}
+
+    def labels(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Labels that fit the model's head."""
+        ids, name = inputs["input_ids"], type(model).__name__
+        rows = len(ids)
+        if name.endswith(("ForCausalLM", "ForMaskedLM")):
+            return {"labels": ids}
+        if name.endswith("ForPreTraining"):
+            return {"labels": ids, "next_sentence_label": torch.arange(rows) % 2}
+        if name.endswith("ForTokenClassification"):
+            return {"labels": ids % model.config.num_labels}
+        if name.endswith("ForQuestionAnswering"):
+            return {"start_positions": torch.arange(rows), "end_positions": torch.arange(rows) + 2}
+        return {"labels": torch.arange(rows) % 2}
+
+
+CASES = {
+    "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
+    "zoo_mlm": Case(
+        ARCHITECTURES["zoo_mlm"],
+        is_causal=False,
+        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+    ),
+}
