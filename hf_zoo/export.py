@@ -20,11 +20,12 @@ ROOTS = ("modeling", "tokenization")
 
 
 def install() -> None:
-    """Give the hook to the base config of `hf_zoo.modeling`; a second call changes nothing."""
+    """Give the hooks to the base config of `hf_zoo.modeling`; a second call changes nothing."""
     from hf_zoo.modeling.base_config import ZooConfig
 
     if code_beside not in ZooConfig.save_hooks:
         ZooConfig.save_hooks.append(code_beside)
+        ZooConfig.read_hooks.append(without_auto_map)
 
 
 def export_standalone(model: "PreTrainedModel", folder: str, processor: Any = None) -> Path:
@@ -41,6 +42,11 @@ def export_standalone(model: "PreTrainedModel", folder: str, processor: Any = No
     return Path(folder)
 
 
+def without_auto_map(config_class: type, config_dict: dict[str, Any]) -> dict[str, Any]:
+    """A reading hook: where the package is installed, the folder's copy of its code is not used."""
+    return {name: value for name, value in config_dict.items() if name != "auto_map"}
+
+
 @contextmanager
 def code_beside(config: "PreTrainedConfig", folder: str) -> Iterator[None]:
     """A saving hook: code and card are written, and while the config is being saved it has an `auto_map`.
@@ -55,15 +61,11 @@ def code_beside(config: "PreTrainedConfig", folder: str) -> Iterator[None]:
     for name, source in flattened_code(architecture).items():
         Path(folder, name).write_text(source, encoding="utf-8")
     write_card(config, architecture, Path(folder, "README.md"))
-    before = getattr(config, "auto_map", None)
     config.auto_map = auto_map(architecture)
     try:
         yield
     finally:
-        if before is None:
-            del config.auto_map
-        else:
-            config.auto_map = before
+        del config.auto_map
 
 
 def auto_map(architecture: Architecture) -> dict[str, str]:

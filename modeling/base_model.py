@@ -27,6 +27,8 @@ class ZooPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load weights; a checkpoint that lacks part of the trunk is an error, a new head is not.
 
+        With `output_loading_info=True` nothing is raised, and the caller is told what is missing.
+
         Raises:
             ValueError: weights of the trunk are missing from the file, which would otherwise start at random.
         """
@@ -38,7 +40,7 @@ class ZooPreTrainedModel(PreTrainedModel):
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
         missing = model.missing_trunk_weights(info["missing_keys"])
-        if missing and pretrained_model_name_or_path is not None:
+        if missing and not wants_info and pretrained_model_name_or_path is not None:
             raise ValueError(
                 f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, the first being "
                 f"{missing[0]!r}: the file is cut short or belongs to another configuration"
@@ -46,11 +48,10 @@ class ZooPreTrainedModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def missing_trunk_weights(self, missing: list[str]) -> list[str]:
-        """Those missing weights that belong to the trunk; none when all of it is missing (a fresh start)."""
+        """Those missing weights that belong to the trunk, and that not every checkpoint may lack."""
         prefix = f"{self.base_model_prefix}." if hasattr(self, self.base_model_prefix) else ""
-        trunk = {name for name in self.state_dict() if name.startswith(prefix)}
-        lost = sorted(n for n in trunk.intersection(missing) if not any(part in n for part in self.may_be_missing))
-        return lost if len(lost) < len(trunk) - 1 else []
+        trunk = (name for name in missing if name.startswith(prefix))
+        return sorted(name for name in trunk if not any(part in name for part in self.may_be_missing))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

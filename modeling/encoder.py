@@ -5,11 +5,12 @@ A Block is called as `block(x, mask, **attention arguments)`.
 Shapes: B batch, T tokens, D hidden size.
 """
 
-from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
 from .base_model import embed_tokens
@@ -46,7 +47,7 @@ class EncoderTrunk:
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Hidden states (B, T, D) of the last layer, and from the pooler one vector (B, D) a row.
 

@@ -26,6 +26,8 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .losses import classification_loss, z_loss
@@ -81,7 +83,7 @@ class CausalLMHead(LanguageModelHead):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Logits (B, T, vocab_size) and, with labels, the mean cross-entropy of the next token.
 
@@ -150,7 +152,7 @@ class MaskedLMHead(LanguageModelHead):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
         """Logits (B, T, vocab_size) and, with labels, the mean cross-entropy of the masked tokens.
 
@@ -198,7 +200,7 @@ class PreTrainingHead(MaskedLMHead):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> PreTrainingOutput:
         """Logits of both lessons; the loss is the sum over those whose labels are given.
 
@@ -248,7 +250,7 @@ class NextSentenceHead(Head):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> NextSentencePredictorOutput:
         """Logits (B, 2): class 0 where it follows.
 
@@ -310,7 +312,7 @@ class SequenceClassificationHead(ClassifierHead):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutputWithPast:
         """Logits (B, num_labels).
 
@@ -357,7 +359,7 @@ class TokenClassificationHead(ClassifierHead):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> TokenClassifierOutput:
         """Logits (B, T, num_labels).
 
@@ -401,7 +403,7 @@ class QuestionAnsweringHead(Head):
         inputs_embeds: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Start and end logits, each (B, T).
 
@@ -445,7 +447,7 @@ class MultipleChoiceHead(ClassifierHead):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MultipleChoiceModelOutput:
         """Logits (B, choices).
 

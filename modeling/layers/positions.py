@@ -57,14 +57,14 @@ class SinusoidalPositions(nn.Module):
 class RotaryPositions(nn.Module):
     """Cosines and sines by which q and k turn; every scaling that transformers knows for `rope_parameters`.
 
-    Keeps the config because those scalings read it.
+    Reads its sizes from the config, and keeps it, because those scalings do.
     """
 
-    def __init__(self, config: PreTrainedConfig, head_dim: int) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.config = config
         self.rope_type = config.rope_parameters["rope_type"]
-        self.rotary_dim = int(head_dim * config.rope_parameters.get("partial_rotary_factor", 1.0))
+        self.rotary_dim = int(config.head_dim * config.rope_parameters.get("partial_rotary_factor", 1.0))
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
         inv_freq, self.attention_scaling = self.initial_frequencies()
         self.register_buffer("inv_freq", inv_freq, persistent=False)

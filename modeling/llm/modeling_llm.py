@@ -134,7 +134,7 @@ class ZooLlmModel(DecoderTrunk, ZooLlmPreTrainedModel):
         elif config.positions == "sinusoidal":
             self.embed_positions = SinusoidalPositions(config.hidden_size)
         elif config.positions == "rotary":
-            self.rotary = RotaryPositions(config, config.head_dim)
+            self.rotary_emb = RotaryPositions(config)
         self.post_init()
 
     def place(self, x: Tensor, position_ids: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class ZooLlmModel(DecoderTrunk, ZooLlmPreTrainedModel):
     ) -> dict[str, Any]:
         """Cosines and sines of rotary positions, or the bias of ALiBi."""
         if self.config.positions == "rotary":
-            return {"position_embeddings": self.rotary(x, position_ids)}
+            return {"position_embeddings": self.rotary_emb(x, position_ids)}
         if self.config.positions == "alibi":
             keys = key_positions(x, attention_mask, past_key_values)
             return {"position_bias": alibi_bias(self.config.num_attention_heads, position_ids, keys).to(x.dtype)}
