@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
@@ -70,7 +71,7 @@ class LlmBlock(GradientCheckpointingLayer):
         self.mlp_norm = None if self.layout == "parallel" else norm()
         mlp = GatedMLP if config.is_gated_mlp else MLP
         self.mlp = mlp(config.hidden_size, config.intermediate_size, config.hidden_act, config.mlp_bias)
-        self.dropout = nn.Dropout(config.residual_dropout)
+        self.dropout = config.residual_dropout
 
     def forward(self, x: Tensor, mask: Tensor | None, past_key_values: Cache | None = None, **kwargs: Any) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
@@ -92,11 +93,15 @@ class LlmBlock(GradientCheckpointingLayer):
 
     def attend(self, x: Tensor, **kwargs: Any) -> Tensor:
         """The residual branch of attention, x (B, T, D) -> (B, T, D)."""
-        return self.dropout(self.self_attn(x, **kwargs)[0])
+        return self.drop(self.self_attn(x, **kwargs)[0])
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The residual branch of the MLP, x (B, T, D) -> (B, T, D)."""
-        return self.dropout(self.mlp(x))
+        return self.drop(self.mlp(x))
+
+    def drop(self, y: Tensor) -> Tensor:
+        """Dropout of a branch; a call to a module that does nothing would be felt in decoding."""
+        return F.dropout(y, self.dropout, self.training) if self.dropout else y
 
 
 class ZooLlmPreTrainedModel(ZooPreTrainedModel):
