@@ -1,7 +1,7 @@
 """Presets: published sizes by name, as data in the architecture's folder, read here.
 
 A preset is `{"config": overrides of the config's defaults, "parameters": exact count of the main head's model,
-"source": where the numbers come from}`, with `"tokenizer": kind` if it is not byte-level BPE ("wordpiece" for encoders).
+"source": where the numbers come from}`, with `"tokenizer": kind` where that is not "bpe" ("wordpiece" for encoders).
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ def create_model(name: str, task: str | None = None, **overrides: Any) -> "PreTr
 
 
 def create_processor(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer that feeds a preset: trained by its recipe on first use and cached, of at most `vocab_size` ids."""
+    """The tokenizer that feeds a preset, of at most its `vocab_size` ids; trained on first use and then cached."""
     _, preset = find_preset(name)
     from .data.recipes import build_tokenizer
 

@@ -10,6 +10,9 @@
 
 In every decoder tokenizer <|pad|>, <|bos|>, <|eos|> are 0, 1, 2; in every encoder tokenizer [PAD], [UNK], [CLS],
 [SEP], [MASK] are 0 to 4. Decoder tokenizers add no special token of their own accord, so `decode(encode(x)) == x`.
+
+The same texts in the same order give the same ids, but for unigram: its trainer sums in the order of a hash table, and
+near ties fall differently from run to run. So save a tokenizer with the model that learned its ids.
 """
 
 import difflib
@@ -52,6 +55,9 @@ CHAT_TEMPLATE = """\
 """
 
 _NUM_BYTES = 256
+# Fewest ids beside the special tokens. The Unigram trainer overshoots unless it may keep one piece that is no byte;
+# WordPiece has one character, at the start of a word and inside
+_ALPHABET_SIZE = {"byte": _NUM_BYTES, "char": 1, "bpe": _NUM_BYTES, "unigram": _NUM_BYTES + 1, "wordpiece": 2}
 
 
 def train_tokenizer(
@@ -67,7 +73,7 @@ def train_tokenizer(
     """Train a tokenizer.
 
     Args:
-        texts: what to learn from, read once; kind "byte" reads none.
+        texts: what to learn from; kind "byte" reads none, kind "wordpiece" holds all of them in memory.
         kind: one of `KINDS`.
         vocab_size: most ids that the tokenizer may have, special tokens included; a small corpus gives fewer.
             Kinds "char" and "wordpiece" keep the most frequent characters if it is too small for all.
@@ -80,8 +86,8 @@ def train_tokenizer(
         Pads on the left for decoder kinds, since generation continues at the right end, else on the right.
 
     Raises:
-        ValueError: unknown kind, no text, or a vocabulary that cannot hold the special tokens and what the kind
-            needs to write any text (256 bytes).
+        ValueError: unknown kind, no text, or a vocabulary that cannot hold the special tokens and the least
+            alphabet of the kind, for those over bytes all 256.
     """
     if kind not in KINDS:
         nearest = difflib.get_close_matches(str(kind), KINDS, n=1, cutoff=0.0)[0]
@@ -89,7 +95,7 @@ def train_tokenizer(
     special = [*(ENCODER_TOKENS if kind in ENCODER_KINDS else DECODER_TOKENS)]
     special += [UNKNOWN_CHARACTER] * (kind == "char")
     special += [token for token in special_tokens if token not in special]
-    alphabet_size = _NUM_BYTES if kind in ("byte", "bpe", "unigram") else 1
+    alphabet_size = _ALPHABET_SIZE[kind]
     if vocab_size < len(special) + alphabet_size:
         raise ValueError(
             f"vocab_size={vocab_size} is too small for kind {kind!r}, which needs at least "
@@ -124,16 +130,19 @@ def _byte_tokenizer(special: list[str]) -> Tokenizer:
 
 
 def _train_char(texts: Iterator[str], vocab_size: int, special: list[str], show_progress: bool) -> Tokenizer:
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
-    # The most frequent come first; among equals the code point decides, so the ids do not depend on the order
-    characters = sorted(counts, key=lambda character: (-counts[character], character))
-    tokens = [*special, *characters[: vocab_size - len(special)]]
+    tokens = [*special, *_by_frequency(texts)[: vocab_size - len(special)]]
     vocab = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=UNKNOWN_CHARACTER))
     tokenizer.decoder = decoders.Fuse()
     return tokenizer
+
+
+def _by_frequency(texts: Iterable[str]) -> list[str]:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    # Among equals the code point decides, so the order of the texts does not
+    return sorted(counts, key=lambda character: (-counts[character], character))
 
 
 def _train_bpe(texts: Iterator[str], vocab_size: int, special: list[str], show_progress: bool) -> Tokenizer:
@@ -162,24 +171,46 @@ def _train_unigram(texts: Iterator[str], vocab_size: int, special: list[str], sh
 
 
 def _train_wordpiece(texts: Iterator[str], vocab_size: int, special: list[str], show_progress: bool) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece())
     # Cased: in code the case of a name carries meaning
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    texts = list(texts)
+    # A character takes up to two ids, one at the start of a word and one inside: at most half of the vocabulary
+    alphabet = _frequent_characters(texts, tokenizer, min(1000, max(1, (vocab_size - len(special)) // 4)))
+    # The trainer would number the inside forms in the order of a hash table, which differs from run to run. As
+    # special tokens they have fixed ids; the trained vocabulary then goes into a model for which they are not special
+    inside = [f"##{character}" for character in alphabet if _continues_a_word(character, tokenizer)]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=special,
-        # A character takes two ids, one at the start of a word and one inside: at most half of the vocabulary
-        limit_alphabet=min(1000, max(1, (vocab_size - len(special)) // 4)),
+        special_tokens=[*special, *inside],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         show_progress=show_progress,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    marks = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(
+    trained = Tokenizer(models.WordPiece(vocab=tokenizer.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
+    trained.normalizer = tokenizer.normalizer
+    trained.pre_tokenizer = tokenizer.pre_tokenizer
+    trained.decoder = tokenizer.decoder
+    marks = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    trained.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks
     )
-    return tokenizer
+    return trained
+
+
+def _frequent_characters(texts: Sequence[str], tokenizer: Tokenizer, limit: int) -> list[str]:
+    """The characters that the normalizer leaves in place, the most frequent first."""
+    characters = _by_frequency(texts)
+    return [c for c in characters if tokenizer.normalizer.normalize_str(c).strip() == c][:limit]
+
+
+def _continues_a_word(character: str, tokenizer: Tokenizer) -> bool:
+    """False for punctuation and ideographs, which are words of their own."""
+    word = tokenizer.normalizer.normalize_str(f"a{character}")
+    return len(tokenizer.pre_tokenizer.pre_tokenize_str(word)) == 1
 
 
 def _byte_level(model: models.Model, split_words: bool = True) -> Tokenizer:

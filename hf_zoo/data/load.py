@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import unknown_name
 from .cache import cached_folder
-from .splits import split_of
+from .splits import SPLITS, split_of
 from .standard_library import python_docs, python_source
 from .tables import sklearn_table
 
@@ -85,10 +85,11 @@ def _load_built_in(name: str, split: str | None, options: dict[str, Any]) -> "Da
 
     def build(folder: Path) -> None:
         rows, keys = built_in.build(**options)
-        members: dict[str, list[int]] = {split: [] for split in ("train", "validation", "test")}
+        members: dict[str, list[int]] = {split: [] for split in SPLITS}
         for index, key in enumerate(keys):
             members[split_of(key, built_in.shares)].append(index)
-        DatasetDict({split: rows.select(indices) for split, indices in members.items()}).save_to_disk(folder)
+        # `datasets` cannot save a split without rows, which only an installation stripped of most modules has
+        DatasetDict({split: rows.select(kept) for split, kept in members.items() if kept}).save_to_disk(folder)
 
     written = "".join(f"-{option}={value}" for option, value in sorted(options.items()))
     folder = f"datasets/{name}{written}-v{built_in.version}-py{platform.python_version()}"

@@ -40,8 +40,8 @@ def python_docs() -> tuple["Dataset", list[str]]:
 
     `name` (qualified, with the module), `kind` (module, class, function, method), `signature` (as the object is
     written up to the colon; empty for modules), `code` (its source with every docstring taken out, its own and those
-    of what it holds), `doc` (without the indentation of the source, as `inspect.cleandoc` leaves it), `path` of the module. A text that documents several
-    objects stands once, at the first, so that each `doc` has one right answer.
+    of what it holds), `doc` (without the indentation of the source, as `inspect.cleandoc` leaves it), `path` of the
+    module. A text that documents several objects stands once, at the first, so that each `doc` has one right answer.
 
     Returns:
         The rows, and the path by which each is split.
