@@ -239,6 +239,5 @@ def _wrap(
         tokenizer_object=tokenizer,
         extra_special_tokens=[token for token in special if token not in named.values()],
         padding_side="right" if kind in ENCODER_KINDS else "left",
-        clean_up_tokenization_spaces=False,
         **named,
     )

@@ -45,7 +45,8 @@ def small_library(tmp_path, monkeypatch):
     for path, text in MODULES.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
-    (root / "re.py").write_bytes(b"x = '\xff'\n")  # not UTF-8, and declares nothing else
+    (root / "re.py").write_bytes(b"x = 1\n" * 5 + b"y = '\xff'\n")  # not UTF-8, and declares nothing else
+    (root / "abc.py").write_bytes(b"# coding: klingon\n")
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(root))
     return root
 
@@ -169,12 +170,12 @@ def test_split_is_fixed_for_ever():
 def test_split_ignores_order_and_other_rows(real, small_library, tmp_path, monkeypatch):
     few = load_dataset("python-source")
     (small_library / "os.py").unlink()
-    (small_library / "abc.py").write_text("x = 1\n")
+    (small_library / "copy.py").write_text("x = 1\n")
     monkeypatch.setenv("HF_ZOO_CACHE", str(tmp_path / "second"))
     fewer = load_dataset("python-source")
-    assert "abc.py" in all_rows(fewer)["path"]
+    assert "copy.py" in all_rows(fewer)["path"]
     for split in SPLITS:
-        assert set(fewer[split]["path"]) - {"abc.py"} == set(few[split]["path"]) - {"os.py"}
+        assert set(fewer[split]["path"]) - {"copy.py"} == set(few[split]["path"]) - {"os.py"}
         assert set(few[split]["path"]) <= set(real["python-source"][split]["path"])
 
 

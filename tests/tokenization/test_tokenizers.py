@@ -13,7 +13,7 @@ TEXTS = [
     "def add(first, second):\n    return first + second\n\n\nclass Adder:\n\tdef __call__(self, *terms):\n",
     "The quick brown fox jumps over the lazy dog; the dog sleeps. Café, naïve, déjà vu.\n",
 ] * 3
-ANY_TEXT = "x  y\r\n\t e\u0301 ế 日本語 \x00 👩‍👩‍👧‍👦🇩🇪 \u200d\ufeff Ġ▁## [MASK ] <|bos| > \U0010ffff"
+ANY_TEXT = "x  y\r\n\t e\u0301 ế 日本語 \x00 👩‍👩‍👧‍👦🇩🇪 \u200d\ufeff Ġ▁## [MASK ] <|bos| > it is n't , so . \U0010ffff"
 CHAT = [
     {"role": "system", "content": "Add."},
     {"role": "user", "content": "1 + 1?"},
