@@ -14,7 +14,7 @@ from .errors import unknown_name
 from .registry import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def read_presets(architecture: Architecture) -> dict[str, dict[str, Any]]:
@@ -75,9 +75,13 @@ def create_model(name: str, task: str | None = None, **overrides: Any) -> "PreTr
     return model_class._from_config(create_config(name, **overrides))
 
 
-def create_processor(name: str) -> "ProcessorMixin":
-    """What feeds a preset: a tokenizer trained by its recipe and cached, or a processor for several modalities."""
-    architecture, preset = find_preset(name)
+def create_processor(name: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer that feeds a preset, of at most its `vocab_size` ids; trained on first use and then cached."""
+    _, preset = find_preset(name)
     from .data.recipes import build_tokenizer
 
-    return build_tokenizer(preset.get("tokenizer", "bpe"), create_config(name).vocab_size, architecture)
+    config = create_config(name).get_text_config()
+    tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size, name)
+    if max_length := getattr(config, "max_position_embeddings", None):
+        tokenizer.model_max_length = max_length
+    return tokenizer

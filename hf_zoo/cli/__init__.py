@@ -3,6 +3,7 @@
 import typer
 
 from .list_command import list_command
+from .tokenizer_command import tokenizer_command
 
 app = typer.Typer(
     help="Every family of modern AI models, in the Hugging Face stack.",
@@ -11,12 +12,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_command)
+app.command("tokenizer")(tokenizer_command)
 
 
 def main() -> None:
-    """Run the command line; a ValueError is the user's to mend, so it is one line and no traceback."""
+    """Run the command line; what the user can mend is one line and no traceback."""
     try:
         app()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FileNotFoundError) as error:
         typer.secho(f"hf-zoo: {error}", fg="red", err=True)
         raise SystemExit(2) from None
