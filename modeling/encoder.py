@@ -5,7 +5,6 @@ A Block is called as `block(x, mask, **attention arguments)`.
 Shapes: B batch, T tokens, D hidden size.
 """
 
-
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..registry import ARCHITECTURES, TASKS, Architecture, find_architecture
-from .table import find_upstream, read_table
+from .table import find_upstream, prefixes, read_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,8 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     with torch.device("meta"):
         twin = getattr(transformers, TASKS[task][0]).from_config(config)
     conversions = getattr(model, "_weight_conversions", None)
-    model._weight_conversions = table.weights()
+    classifier = "classifier" if hasattr(twin, "classifier") else "score"
+    model._weight_conversions = [*prefixes(twin.base_model_prefix, classifier), *table.weights()]
     try:
         weights = revert_weight_conversion(model, model.state_dict())
     finally:

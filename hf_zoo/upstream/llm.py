@@ -25,14 +25,12 @@ def olmo_weights() -> list[WeightTransform]:
 def gpt_names() -> list[WeightTransform]:
     """What GPT-2 and StarCoder share."""
     return [
-        WeightRenaming(r"^transformer\.", r"^model\."),
         WeightRenaming(r"wte\.", r"embed_tokens\."),
         WeightRenaming(r"wpe\.", r"embed_positions\."),
         WeightRenaming(r"h\.(\d+)\.", r"layers\.\1\."),
         WeightRenaming(r"ln_1\.", r"mixer_norm\."),
         WeightRenaming(r"ln_2\.", r"mlp_norm\."),
         WeightRenaming(r"ln_f\.", FINAL_NORM),
-        WeightRenaming(r"^classifier\.", r"^score\."),
     ]
 
 
@@ -67,7 +65,6 @@ def bloom_weights() -> list[WeightTransform]:
     """One fused projection, head by head."""
     fused = "self_attention.query_key_value"
     return [
-        WeightRenaming(r"^transformer\.", r"^model\."),
         WeightRenaming(r"word_embeddings_layernorm\.", r"embed_norm\."),
         WeightRenaming(r"word_embeddings\.", r"embed_tokens\."),
         WeightRenaming(r"h\.(\d+)\.", r"layers\.\1\."),
@@ -77,7 +74,6 @@ def bloom_weights() -> list[WeightTransform]:
         WeightRenaming(r"self_attention\.dense\.", r"self_attn\.o_proj\."),
         WeightRenaming(r"mlp\.dense_h_to_4h\.", r"mlp\.up_proj\."),
         WeightRenaming(r"mlp\.dense_4h_to_h\.", r"mlp\.down_proj\."),
-        WeightRenaming(r"^classifier\.", r"^score\."),
         WeightConverter(f"{fused}.weight", [f"{n}.weight" for n in QKV], [SplitByHead()]),
         WeightConverter(f"{fused}.bias", [f"{n}.bias" for n in QKV], [SplitByHead()]),
     ]

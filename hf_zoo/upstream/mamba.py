@@ -8,7 +8,6 @@ from .table import Upstream
 def mamba_weights() -> list[WeightTransform]:
     """The mixer has the same names."""
     return [
-        WeightRenaming(r"^backbone\.", r"^model\."),
         WeightRenaming(r"embeddings\.", r"embed_tokens\."),
         WeightRenaming(r"layers\.(\d+)\.norm\.", r"layers\.\1\.mixer_norm\."),
         WeightRenaming(r"norm_f\.", r"(?<!_)norm\."),

@@ -5,7 +5,6 @@ from transformers.core_model_loading import WeightRenaming, WeightTransform
 from .table import Upstream
 
 NAMES = {
-    r"^bert\.": r"^model\.",
     r"embeddings\.word_embeddings\.": r"embed_tokens\.",
     r"embeddings\.position_embeddings\.": r"embed_positions\.",
     r"embeddings\.token_type_embeddings\.": r"embed_types\.",
@@ -24,7 +23,6 @@ NAMES = {
     r"cls\.predictions\.decoder\.weight": r"lm_head\.weight",
     r"cls\.predictions\.bias": r"lm_head\.bias",
     r"cls\.seq_relationship\.": r"seq_relationship\.",
-    r"^classifier\.": r"^score\.",
 }
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..registry import ARCHITECTURES, Architecture
-from .table import find_upstream
+from .table import find_upstream, prefixes
 
 _one_at_a_time = threading.RLock()
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
@@ -53,6 +53,8 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
         yield
         return
     weights = find_upstream(architecture, model_type).weights()
+    for trunk in ("transformer", "backbone", "bert"):
+        weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:
         register_checkpoint_conversion_mapping(model_class.__name__, weights, overwrite=True)
         try:

@@ -22,7 +22,8 @@ class Upstream:
 
     Args:
         model_type: transformers' name.
-        weights: makes the list of renamings and conversions, from upstream's names to the zoo's; reversible.
+        weights: makes the list of renamings and conversions, from upstream's names inside the trunk and the heads to
+            the zoo's; reversible. What upstream calls its trunk and its classifier is seen to by `prefixes`.
         renamed: zoo field -> upstream field; fields of the same name are copied without being listed.
         fixed: zoo field -> the value that this model type always has.
         derived: zoo field -> (upstream field or None, function of the upstream config), where a copy will not do.
@@ -78,6 +79,14 @@ class Upstream:
                     f"{f.name}={before!r} cannot be written as {self.model_type}, which has {f.name}={after!r}"
                 )
         return upstream
+
+
+def prefixes(trunk: str, classifier: str) -> list["WeightTransform"]:
+    """Renamings of the trunk ("transformer", "bert") and of the classifier, whose names differ from head to head."""
+    from transformers.core_model_loading import WeightRenaming
+
+    pairs = ((trunk, "model"), (classifier, "score"))
+    return [WeightRenaming(rf"^{theirs}\.", rf"^{ours}\.") for theirs, ours in pairs if theirs != ours]
 
 
 def read_table(architecture: Architecture) -> dict[str, Upstream]:

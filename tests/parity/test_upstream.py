@@ -1,0 +1,142 @@
+"""Same weights, same logits: every upstream model type, opened as a zoo model and written back.
+
+Weights are drawn anew before comparing: fresh ones are zeros and ones in all the places where a swapped name or a
+missed transposition would hide.
+"""
+
+import pytest
+import torch
+import transformers
+from torch.testing import assert_close
+
+from hf_zoo.registry import ARCHITECTURES, TASKS
+from hf_zoo.upstream import convert_folder, to_upstream
+from hf_zoo.upstream.table import read_table
+
+SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 6}
+GPT_SIZES = {"n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 1}
+OPTIONS = {
+    "llama": [
+        {**SIZES, "num_key_value_heads": 2},
+        {**SIZES, "head_dim": 10, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+        {**SIZES, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}},
+    ],
+    "mistral": [
+        {**SIZES, "num_key_value_heads": 2, "sliding_window": 5},
+        {**SIZES, "num_key_value_heads": 6, "sliding_window": None},
+    ],
+    "olmo": [{**SIZES, "clip_qkv": 0.8, "pad_token_id": 0, "eos_token_id": 1}],
+    "gpt2": [GPT_SIZES, {**GPT_SIZES, "n_inner": 40}],
+    "gpt_bigcode": [GPT_SIZES],
+    "bloom": [{"hidden_size": 48, "n_layer": 3, "n_head": 6}, {"hidden_size": 48, "n_layer": 2, "n_head": 4}],
+    "bert": [SIZES],
+    "mamba": [
+        {"hidden_size": 48, "num_hidden_layers": 3},
+        {"hidden_size": 32, "num_hidden_layers": 2, "use_bias": True, "use_conv_bias": False, "conv_kernel": 3},
+    ],
+}
+PAIRS = [(a, u) for a in ARCHITECTURES.values() for u in read_table(a)]
+CASES = [
+    pytest.param(architecture, model_type, task, options, id=f"{model_type}-{task}-{i}")
+    for architecture, model_type in PAIRS
+    for i, options in enumerate(OPTIONS[model_type])
+    for task in ("feature-extraction", *architecture.tasks)
+]
+
+
+def upstream_model(model_type, task, options):
+    """A model of transformers with weights from N(0, 0.15), or None where it has no such head."""
+    config = transformers.AutoConfig.for_model(model_type, vocab_size=97, **{"pad_token_id": 0, **options})
+    torch.manual_seed(0)
+    try:
+        model = getattr(transformers, TASKS[task][0]).from_config(config)
+    except ValueError:
+        return None
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(0.5 if "A_log" in name else 0.0, 0.15)
+    model.tie_weights()
+    return model.eval()
+
+
+def batch(task):
+    """Two rows, the first with four pads at its end."""
+    ids = torch.randint(1, 97, (2, 13), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    if task != "sequence-classification":  # upstream reads the last token by id and not by mask
+        mask[0, -4:] = 0
+    return ids, mask
+
+
+def run(model, task):
+    """The main output on real tokens."""
+    ids, mask = batch(task)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if task == "multiple-choice":
+        inputs = {name: value[:, None].repeat(1, 2, 1) for name, value in inputs.items()}
+        inputs["input_ids"][:, 1] = inputs["input_ids"][:, 1].flip(-1)
+    with torch.no_grad():
+        output = model(**inputs)[0]
+    return output[mask.bool()] if output.shape[:2] == mask.shape else output
+
+
+@pytest.mark.parametrize("architecture, model_type, task, options", CASES)
+def test_same_logits_both_ways(architecture, model_type, task, options, tmp_path):
+    upstream = upstream_model(model_type, task, options)
+    if upstream is None:
+        pytest.skip(f"{model_type} has no head for {task}")
+    upstream.save_pretrained(tmp_path / "upstream")
+    model = architecture.model_class(task).from_pretrained(tmp_path / "upstream").eval()
+    assert_close(run(model, task), run(upstream, task), atol=1e-5, rtol=1e-4)
+
+    again = to_upstream(model, model_type)
+    assert type(again) is type(upstream)
+    before, after = upstream.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert_close(run(again, task), run(upstream, task), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("architecture, model_type", PAIRS, ids=lambda p: getattr(p, "name", p))
+def test_folders_convert_both_ways(architecture, model_type, tmp_path):
+    task = architecture.tasks[0]
+    upstream = upstream_model(model_type, task, OPTIONS[model_type][0])
+    upstream.save_pretrained(tmp_path / "upstream")
+    convert_folder(tmp_path / "upstream", tmp_path / "zoo", architecture.model_type)
+    convert_folder(tmp_path / "zoo", tmp_path / "back", model_type)
+    auto_class = getattr(transformers, TASKS[task][0])
+    zoo, back = (auto_class.from_pretrained(tmp_path / name).eval() for name in ("zoo", "back"))
+    assert type(zoo) is architecture.model_class(task)
+    assert type(back) is type(upstream)
+    assert_close(run(zoo, task), run(upstream, task), atol=1e-5, rtol=1e-4)
+    assert_close(run(back, task), run(upstream, task), atol=0, rtol=0)
+
+
+def test_conversion_overwrites_nothing(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="not empty"):
+        convert_folder("anything", tmp_path, "zoo_llm")
+
+
+def test_unreadable_folders_are_named(tmp_path):
+    transformers.T5Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'t5'.*zoo_llm reads llama"):
+        ARCHITECTURES["zoo_llm"].model_class().from_pretrained(tmp_path)
+
+
+def test_options_that_upstream_lacks_are_named():
+    architecture = ARCHITECTURES["zoo_llm"]
+    config = architecture.config_class(**SIZES, vocab_size=97, attention_softmax="off_by_one")
+    with pytest.raises(ValueError, match="attention_softmax='off_by_one'"):
+        to_upstream(architecture.model_class()(config), "llama")
+
+
+def test_loading_leaves_no_trace(tmp_path):
+    """The registration of a folder's names ends with the load: a zoo folder loads right after it."""
+    upstream = upstream_model("gpt2", "causal-lm", GPT_SIZES)
+    upstream.save_pretrained(tmp_path / "upstream")
+    model_class = ARCHITECTURES["zoo_llm"].model_class()
+    model = model_class.from_pretrained(tmp_path / "upstream")
+    model.save_pretrained(tmp_path / "zoo")
+    again = model_class.from_pretrained(tmp_path / "zoo").eval()
+    assert_close(run(again, "causal-lm"), run(upstream, "causal-lm"), atol=1e-5, rtol=1e-4)
