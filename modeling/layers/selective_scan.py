@@ -65,7 +65,7 @@ def selective_scan(
     else:
         y, state, _ = _scan(x, dt, A, B, C, state, starts, chunk_size or _default_chunk_size(state.numel()))
     if D is not None:
-        y = torch.addcmul(y, x, D.to(dtype))
+        y = y.addcmul_(x, D.to(dtype))
     return y.to(u.dtype), state
 
 
@@ -83,22 +83,37 @@ def _default_chunk_size(state_numel: int) -> int:
     return max(16, min(64, 2**18 // max(state_numel, 1)))
 
 
-def _fill_states(decays: Tensor, states: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, starts: Tensor | None):
-    """Writes decays (C, B, N, E) and states[1:] (C + 1, B, N, E), given states[0]; tokens come first in dt (C, B, E)."""
-    torch.mul(dt[:, :, None], A.t() * math.log2(math.e), out=decays).exp2_()
-    if starts is not None:
-        decays.masked_fill_(starts[:, :, None, None], 0.0)
-    torch.mul((dt * x)[:, :, None], B[..., None], out=states[1:])
-    before, *after = states.unbind()
-    for decay, h in zip(decays.unbind(), after, strict=True):
-        before = h.addcmul_(decay, before)
+class _Chunk:
+    """Buffers for the states of one chunk, allocated once per call: fresh memory costs more than the arithmetic."""
+
+    def __init__(self, x: Tensor, A: Tensor, size: int) -> None:
+        shape = (size, len(x), *A.t().shape)
+        self.decays, self.states = x.new_empty(shape), x.new_empty(size + 1, *shape[1:])
+        self.written = x.new_empty(size, len(x), A.shape[0])
+        self.decays_by_token, self.states_by_token = self.decays.unbind(), self.states.unbind()
+        self.A = A.t().contiguous()
+        self.log2_decay = self.A * math.log2(math.e)
+
+    def fill(self, before: Tensor, x: Tensor, dt: Tensor, B: Tensor, starts: Tensor | None) -> tuple[Tensor, ...]:
+        """before (B, N, E), x, dt (C, B, E) -> decays and what is written (C, B, ...), states (C + 1, ...)."""
+        n = len(x)
+        h = self.states_by_token[0].copy_(before)  # first, for `before` may be the last of these states
+        decays, states = self.decays[:n], self.states[: n + 1]
+        torch.mul(dt[:, :, None], self.log2_decay, out=decays).exp2_()
+        if starts is not None:
+            decays.masked_fill_(starts[:, :, None, None], 0.0)
+        written = torch.mul(dt, x, out=self.written[:n])
+        torch.mul(written[:, :, None], B[..., None], out=states[1:])
+        for decay, after in zip(self.decays_by_token[:n], self.states_by_token[1 : n + 1], strict=True):
+            h = after.addcmul_(decay, h)
+        return decays, states, written
 
 
 def _chunks(chunk_size: int, *tensors: Tensor | None) -> list[tuple[Tensor | None, ...]]:
-    """Cuts (B, T, ...) tensors into chunks, tokens first."""
+    """Cuts (B, T, ...) tensors into chunks, tokens first: (C, B, ...)."""
     num_chunks = -(-tensors[0].shape[1] // chunk_size)
-    split = ([None] * num_chunks if z is None else z.transpose(0, 1).split(chunk_size) for z in tensors)
-    return list(zip(*split))[:num_chunks]
+    pieces = ([None] * num_chunks if z is None else z.transpose(0, 1).split(chunk_size)[:num_chunks] for z in tensors)
+    return list(zip(*pieces, strict=True))
 
 
 @torch.library.custom_op("hf_zoo::selective_scan", mutates_args=())
@@ -107,22 +122,22 @@ def _scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y without its skip connection, the last state, and the states (chunks, B, N, E) before each chunk.
 
-    An operator of its own, so that torch.compile takes the loop as one node, with nothing to unroll."""
-    batch, T, E = x.shape
-    N = A.shape[1]
-    y = x.new_empty(T, batch, E)
-    kept = x.new_empty(-(-T // chunk_size), batch, N, E)
-    decays = x.new_empty(chunk_size, batch, N, E)
-    states = x.new_empty(chunk_size + 1, batch, N, E)
+    An operator of its own, so that torch.compile sees one node and not a loop to unroll.
+    """
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    kept = x.new_empty(-(-x.shape[1] // chunk_size), len(x), *A.t().shape)
+    chunk = _Chunk(x, A, chunk_size)
+    read = x.new_empty(chunk_size, len(x), 1, x.shape[2])
     h = state.mT
     with torch.autocast(x.device.type, enabled=False):
-        for i, (x_c, dt_c, B_c, C_c, starts_c) in enumerate(_chunks(chunk_size, x, dt, B, C, starts)):
-            n = len(x_c)
-            kept[i] = states[0] = h
-            _fill_states(decays[:n], states[: n + 1], x_c, dt_c, A, B_c, starts_c)
-            y[i * chunk_size : i * chunk_size + n] = (C_c[:, :, None] @ states[1 : n + 1]).squeeze(2)
-            h = states[n]
-    return y.transpose(0, 1).contiguous(), h.mT.clone(memory_format=torch.contiguous_format), kept
+        for kept_c, (y_c, x_c, dt_c, B_c, C_c, starts_c) in zip(
+            kept, _chunks(chunk_size, y, x, dt, B, C, starts), strict=True
+        ):
+            kept_c.copy_(h)
+            _, states, _ = chunk.fill(h, x_c, dt_c, B_c, starts_c)
+            y_c.copy_(torch.matmul(C_c[:, :, None], states[1:], out=read[: len(x_c)])[:, :, 0])
+            h = states[-1]
+    return y, h.mT.clone(memory_format=torch.contiguous_format), kept
 
 
 @torch.library.custom_op("hf_zoo::selective_scan_backward", mutates_args=())
@@ -139,40 +154,38 @@ def _scan_backward(
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, dt, A, B, C and the first state."""
-    decays, grads, scratch = (x.new_empty(chunk_size, *kept.shape[1:]) for _ in range(3))
-    states = x.new_empty(chunk_size + 1, *kept.shape[1:])
-    grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(z.transpose(0, 1)) for z in (x, dt, B, C))
-    grad_A = torch.zeros_like(A.t())
-    carry = grad_state.mT  # gradient of the state after the chunk
-    chunks = _chunks(chunk_size, grad_y, x, dt, B, C, starts)
+    grads = [torch.empty_like(z, memory_format=torch.contiguous_format) for z in (x, dt, B, C)]
+    chunk = _Chunk(x, A, chunk_size)
+    g_buffer, product = torch.empty_like(chunk.decays), torch.empty_like(chunk.decays)
+    g_by_token = g_buffer.unbind()
+    row = x.new_empty(chunk_size, len(x), 1, x.shape[2])
+    grad_A, sum_A = torch.zeros_like(chunk.log2_decay), torch.empty_like(chunk.log2_decay)
+    carry = grad_state.mT.clone(memory_format=torch.contiguous_format)  # gradient of the state after the chunk
+    chunks = _chunks(chunk_size, grad_y, x, dt, B, C, starts, *grads)
     with torch.autocast(x.device.type, enabled=False):
-        for i in reversed(range(len(chunks))):
-            grad_y_c, x_c, dt_c, B_c, C_c, starts_c = chunks[i]
+        for before, tensors in reversed(list(zip(kept, chunks, strict=True))):
+            grad_y_c, x_c, dt_c, B_c, C_c, starts_c, grad_x_c, grad_dt_c, grad_B_c, grad_C_c = tensors
             n = len(x_c)
-            a, g, h, tmp = decays[:n], grads[:n], states[: n + 1], scratch[:n]
-            h[0] = kept[i]
-            _fill_states(a, h, x_c, dt_c, A, B_c, starts_c)
+            decays, states, written = chunk.fill(before, x_c, dt_c, B_c, starts_c)
 
-            torch.mul(grad_y_c[:, :, None], C_c[..., None], out=g)
-            *before, after = g.unbind()
-            after += carry
-            for decay, before_ in zip(a.unbind()[:0:-1], reversed(before), strict=True):
-                after = before_.addcmul_(decay, after)
+            g = torch.mul(grad_y_c[:, :, None], C_c[..., None], out=g_buffer[:n])
+            after = g_by_token[n - 1].add_(carry)
+            for t in range(n - 1, 0, -1):
+                after = g_by_token[t - 1].addcmul_(chunk.decays_by_token[t], after)
 
-            written, tokens = dt_c * x_c, slice(i * chunk_size, i * chunk_size + n)
-            grad_C[tokens] = (grad_y_c[:, :, None] @ h[1:].mT).squeeze(2)
-            grad_B[tokens] = (written[:, :, None] @ g.mT).squeeze(2)
-            grad_written = (B_c[:, :, None] @ g).squeeze(2)
-            torch.mul(grad_written, dt_c, out=grad_x[tokens])
+            grad_C_c.copy_((grad_y_c[:, :, None] @ states[1:].mT)[:, :, 0])
+            grad_B_c.copy_((written[:, :, None] @ g.mT)[:, :, 0])
+            grad_written = torch.matmul(B_c[:, :, None], g, out=row[:n])[:, :, 0]
+            torch.mul(grad_written, dt_c, out=grad_x_c)
 
-            a.mul_(g)  # the gradient of the state before each token
-            carry = a[0].clone()
-            a.mul_(h[:-1])  # the gradient of dt_t A
-            torch.sum(torch.mul(a, A.t(), out=tmp), 2, out=grad_dt[tokens]).addcmul_(grad_written, x_c)
-            grad_A += torch.mul(a, dt_c[:, :, None], out=tmp).sum((0, 1))
-    return tuple(z.transpose(0, 1).contiguous() for z in (grad_x, grad_dt, grad_A, grad_B, grad_C)) + (
-        carry.mT.clone(memory_format=torch.contiguous_format),
-    )
+            decays.mul_(g)
+            carry.copy_(decays[0])  # the gradient of the state before the chunk
+            decays.mul_(states[:-1])  # now the gradient of dt_t A
+            torch.sum(torch.mul(decays, chunk.A, out=product[:n]), 2, out=grad_dt_c)
+            grad_dt_c.addcmul_(grad_written, x_c)
+            grad_A += torch.sum(torch.mul(decays, dt_c[:, :, None], out=product[:n]), (0, 1), out=sum_A)
+    grad_x, grad_dt, grad_B, grad_C = grads
+    return grad_x, grad_dt, grad_A.t().contiguous(), grad_B, grad_C, carry.mT.contiguous()
 
 
 @_scan.register_fake
