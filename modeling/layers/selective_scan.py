@@ -24,6 +24,8 @@ import math
 import torch
 from torch import Tensor
 
+from .mamba_kernels import kernel_for
+
 
 def selective_scan(
     u: Tensor,
@@ -59,6 +61,10 @@ def selective_scan(
         raise ValueError(f"u and dt must be (B, T, E), A (E, N), B and C (B, T, N), not {shapes}")
     dtype = torch.promote_types(u.dtype, torch.float32)
     x, dt, A, B, C = (z.to(dtype) for z in (u, dt, A, B, C))
+    kernel = kernel_for(x, "mamba_ssm", "selective_scan_fn") if state is None and starts is None else None
+    if kernel is not None:
+        y, state = kernel(x.mT, dt.mT, A, B.mT, C.mT, None if D is None else D.to(dtype), return_last_state=True)
+        return y.mT.to(u.dtype), state
     state = x.new_zeros(len(x), *A.shape) if state is None else state.to(dtype)
     if x.shape[1] == 1:
         y, state = _step(x, dt, A, B, C, state, starts)
@@ -79,8 +85,8 @@ def _step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor,
 
 
 def _default_chunk_size(state_numel: int) -> int:
-    """As many tokens as have a megabyte of states, but enough that the states kept are no more than the inputs."""
-    return max(16, min(64, 2**18 // max(state_numel, 1)))
+    """As many tokens as have two megabytes of states, but enough that the states kept are no more than the inputs."""
+    return max(16, min(64, 2**19 // max(state_numel, 1)))
 
 
 class _Chunk:
