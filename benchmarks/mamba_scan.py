@@ -1,8 +1,9 @@
 """Selective state-space blocks beside transformers' Mamba, on the same weights in the same process.
 
 One training step (forward and backward) of a stack of blocks, against transformers with `mambapy`. Both take turns, so
-that other work on the machine slows both alike, and the ratio is the median over the pairs. Memory is the growth of the
-peak resident set of a fresh process over one step at that length, since the peak of a process never falls again (read from /proc, so Linux only).
+that other work on the machine slows both alike, and the ratio is the median over the pairs. Memory is the growth of
+the peak resident set of a fresh process over one step at that length, since the peak of a process never falls again;
+it is read from /proc, so this needs Linux.
 
     python benchmarks/mamba_scan.py --lengths 512 1024 2048 4096 8192 --repeats 5
 """
@@ -34,6 +35,7 @@ class Stack(nn.Module):
         self.norm = nn.RMSNorm(hidden_size, eps=1e-5)
 
     def load(self, model):
+        """Takes over the weights of a `MambaModel`."""
         for norm, mixer, block in zip(self.norms, self.mixers, model.layers, strict=True):
             norm.load_state_dict(block.norm.state_dict())
             mixer.load_state_dict(block.mixer.state_dict())
@@ -41,6 +43,7 @@ class Stack(nn.Module):
         return self
 
     def forward(self, x):
+        """x (B, T, D) -> (B, T, D)."""
         for norm, mixer in zip(self.norms, self.mixers, strict=True):
             x = x + mixer(norm(x))[0]
         return self.norm(x)

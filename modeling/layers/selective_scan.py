@@ -9,12 +9,12 @@ its own; A is discretised by zero-order hold and B by Euler's rule, as in the au
 
 Backwards, the gradient of h_t follows the same recurrence in reverse: g_t = ∂y_t ⊗ C_t + exp(dt_{t+1} A) ∘ g_{t+1}.
 
-Why it is fast on a CPU: the sequence is cut into chunks whose (C, B, N, E) tensors fit the cache and are written in place
-into the same few buffers. Inside a chunk everything but the recurrence is one operation over the whole chunk, and the
-recurrence is one fused multiply-add per token. N stands before E, so that all of these run along E (N is too short to
-fill vector registers) and the sums over N or E are batched matrix products that read the states once. The exponential,
-otherwise the most expensive step, is an exp2 with log2(e) folded into A, three times as fast. For the backward pass only
-the state before each chunk is kept; it computes the others again.
+Why it is fast on a CPU: the sequence is cut into chunks whose (C, B, N, E) tensors fit the cache and are written in
+place into the same few buffers. Inside a chunk everything but the recurrence is one operation over the whole chunk,
+and the recurrence is one fused multiply-add per token. N stands before E, so that all of these run along E (N is too
+short to fill vector registers) and the sums over N or E are batched matrix products that read the states once. The
+exponential, otherwise the most expensive step, is an exp2 with log2(e) folded into A, three times as fast. For the
+backward pass only the state before each chunk is kept; it computes the others again.
 
 Shapes: B batch, T tokens, E channels, N state size, C chunk.
 """

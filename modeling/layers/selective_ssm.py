@@ -99,8 +99,8 @@ class SelectiveSSM(nn.Module):
 
         Args:
             x: (B, T, D).
-            mask: (B, T). Padding touches no state; it comes after the last token of a row, or before the first if there
-                is no state.
+            mask: (B, T). Padding touches no state. It comes after the last token of a row, or before the first if
+                there is no state.
             state: the last inputs of the convolution (B, E, K - 1) and the state of the scan (B, E, N).
             position_ids: (B, T), only if a row holds several documents: 0 on a real token starts a new one.
         """
