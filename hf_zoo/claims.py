@@ -58,7 +58,9 @@ class Claim:
         """Add a comparison and print it."""
         figures = ", ".join(f"{name} {value:.3g}" for name, value in measured.items())
         print(f"{'holds' if holds else 'FAILS'}: {statement} ({figures})", flush=True)
-        self.comparisons.append(Comparison(statement, {n: round(float(v), 4) for n, v in measured.items()}, bool(holds)))
+        self.comparisons.append(
+            Comparison(statement, {n: round(float(v), 4) for n, v in measured.items()}, bool(holds))
+        )
 
     def draw(self, title: str, label: str, x: list[float], y: list[float]) -> None:
         """Add a curve to the picture."""

@@ -64,10 +64,10 @@ class SelectiveSSM(nn.Module):
         self.A_log = nn.Parameter(torch.empty(inner_size, state_size))
         self.D = nn.Parameter(torch.empty(inner_size))
         self.out_proj = nn.Linear(inner_size, hidden_size, bias=bias)
-        self.reset_parameters()
+        self.initialise()
 
     @torch.no_grad()
-    def reset_parameters(self, dt_min: float = 1e-3, dt_max: float = 0.1, dt_floor: float = 1e-4) -> None:
+    def initialise(self, dt_min: float = 1e-3, dt_max: float = 0.1, dt_floor: float = 1e-4) -> None:
         """The authors' initialisation, except that of in_proj and x_proj, which are like any linear layer of a model.
 
         The steps dt start log-uniform between dt_min and dt_max, not below dt_floor. Written with the functions of

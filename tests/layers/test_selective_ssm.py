@@ -139,7 +139,7 @@ def test_initialisation_leaves_loaded_weights_alone():
     before = {name: parameter.clone() for name, parameter in mixer.named_parameters()}
     for parameter in mixer.parameters():
         parameter._is_hf_initialized = True
-    mixer.reset_parameters()
+    mixer.initialise()
     for name, parameter in mixer.named_parameters():
         assert torch.equal(parameter, before[name])
 
