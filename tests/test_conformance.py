@@ -511,7 +511,8 @@ def test_virtual_tokens_train(generative, method):
     trained = [p for p in wrapped.parameters() if p.requires_grad]
     assert trained
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained)
-    wrapped.eval().generate(**inputs, max_new_tokens=2, pad_token_id=0)
+    if "linear_attention" not in model.config.layer_types:  # peft asks the cache its length, which a state has not
+        wrapped.eval().generate(**inputs, max_new_tokens=2, pad_token_id=0)
 
 
 # training and export

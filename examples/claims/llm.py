@@ -1,8 +1,8 @@
 """Two layers of attention copy what they have seen once; one layer cannot. And a head may attend to nothing.
 
-Olsson et al. 2022, "In-context learning and induction heads": an induction head needs a head before it that tells each
-token what came before. Miller 2023, "Attention is off by one": with one more in softmax's denominator a head that finds
-nothing says nothing, where ordinary softmax makes it say something.
+Olsson et al. 2022, "In-context learning and induction heads": an induction head needs a head before it that tells
+each token what came before. Miller 2023, "Attention is off by one": with one more in softmax's denominator a head that
+finds nothing says nothing, where ordinary softmax makes it say something.
 """
 
 import torch
