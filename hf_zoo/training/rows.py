@@ -117,7 +117,7 @@ def make_rows(
     options = {"tokenizer": tokenizer, "block_size": block_size}
     if task == "masked-lm":
         column = text_column(dataset)
-        dataset = dataset.filter(lambda texts: [bool(text.strip()) for text in texts], True, input_columns=[column])
+        dataset = dataset.filter(lambda text: bool(text.strip()), input_columns=[column])
         encode, options = _encode_pieces, {**options, "column": column}
     elif task == "sequence-classification":
         encode, options = _encode_text, {**options, "column": text_column(dataset), "labels": labels}

@@ -74,8 +74,8 @@ def train(
     task = find_task(model) if task is None else task
     check_task(task)
     labels = read_labels(train_split, task)
-    tokenizer = _load_tokenizer(model, tokenizer)
-    model = _load_model(model, task, tokenizer, labels)
+    tokenizer = load_tokenizer(model, tokenizer)
+    model = load_model(model, task, tokenizer, labels)
     _check_sizes(model, tokenizer, block_size)
     with args.main_process_first():
         rows = [
@@ -197,9 +197,10 @@ def _from_pretrained(auto_class: Any, name: str, **kwargs: Any) -> Any:
         raise ValueError(f"{name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-def _load_tokenizer(
-    model: "str | PreTrainedModel", tokenizer: "str | PreTrainedTokenizerBase | None"
+def load_tokenizer(
+    model: "str | PreTrainedModel", tokenizer: "str | PreTrainedTokenizerBase | None" = None
 ) -> "PreTrainedTokenizerBase":
+    """The tokenizer that is named, else the model's own; it pads with its end token if it has no other."""
     from transformers import AutoTokenizer
 
     if tokenizer is None and isinstance(model, str) and _preset_architecture(model) is not None:
@@ -217,9 +218,10 @@ def _load_tokenizer(
     return tokenizer
 
 
-def _load_model(
-    model: "str | PreTrainedModel", task: str, tokenizer: "PreTrainedTokenizerBase", labels: Labels | None
+def load_model(
+    model: "str | PreTrainedModel", task: str, tokenizer: "PreTrainedTokenizerBase", labels: Labels | None = None
 ) -> "PreTrainedModel":
+    """A preset with fresh weights, or a saved model, with the head of a task and room for its labels."""
     import transformers
 
     if isinstance(model, str):

@@ -286,16 +286,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(uninterrupted, long_run, tmp_p
 # Kills the process halfway through writing a file of the checkpoint of step 20
 KILL_IN_THE_MIDDLE = """
 import os, pathlib, signal, sys, torch
-save = torch.save
+save, victim = torch.save, sys.argv.pop(1)
 def killing_save(value, file, *args, **kwargs):
     save(value, file, *args, **kwargs)
     path = pathlib.Path(str(file))
-    if path.name == sys.argv[1] and path.parent.name == "checkpoint-20":
+    if path.name == victim and path.parent.name == "checkpoint-20":
         path.write_bytes(path.read_bytes()[:-200])
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = killing_save
 from hf_zoo.cli import app
-sys.argv[0:2] = ["hf-zoo"]
+sys.argv[0] = "hf-zoo"
 app()
 """
 

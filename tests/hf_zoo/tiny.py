@@ -18,12 +18,12 @@ def text_file(path: Path, num_lines: int = 200) -> Path:
     return path
 
 
-def llama_folder(path: Path) -> Path:
-    """A decoder with dropout, so that the random state matters."""
+def llama_folder(path: Path, dropout: float = 0.1) -> Path:
+    """A decoder, with dropout so that the random state matters."""
     tokenizer = train_tokenizer([], "byte", 300)
     torch.manual_seed(0)
     sizes = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
-    LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.1, pad_token_id=0)).save_pretrained(path)
+    LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=dropout, pad_token_id=0)).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
 
