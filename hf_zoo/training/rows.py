@@ -34,7 +34,11 @@ def load_splits(dataset: "str | Dataset | DatasetDict") -> "tuple[Dataset, Datas
     if isinstance(dataset, str):
         from ..data import load_dataset
 
-        dataset = load_dataset(dataset)
+        name = dataset
+        try:
+            dataset = load_dataset(name)
+        except ConnectionError as error:
+            raise ValueError(f"dataset {name!r} is neither built in nor a file, and cannot be had: {error}") from error
     if isinstance(dataset, Dataset):
         return dataset, None
     if "train" not in dataset:

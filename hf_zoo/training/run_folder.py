@@ -149,6 +149,8 @@ def _refuse_others(folder: Path, record: Path, asked: dict[str, Any]) -> None:
         return
     before = json.loads(record.read_text(encoding="utf-8"))
     is_finished = before.pop("finished", False)
+    if not is_finished and not _checkpoints(folder):
+        return  # it never got as far as a checkpoint: nothing to lose
     for key in dict.fromkeys([*before, *asked]):
         if before.get(key) != asked.get(key):
             raise ValueError(

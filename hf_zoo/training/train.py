@@ -52,8 +52,10 @@ def train(
             found before the first step.
     """
     register()
-    if task is not None:
-        check_task(task)
+    if isinstance(model, str):
+        _check_name(model)
+    task = find_task(model) if task is None else task
+    check_task(task)
     from transformers import Trainer, set_seed
 
     from .loss_curve import LossCurve
@@ -71,8 +73,6 @@ def train(
         checkpoint = open_run(args.output_dir, asked, named, overwrite_output_dir, is_main_process)
 
     set_seed(args.seed)  # fresh weights and new heads are part of the run
-    task = find_task(model) if task is None else task
-    check_task(task)
     labels = read_labels(train_split, task)
     tokenizer = load_tokenizer(model, tokenizer)
     model = load_model(model, task, tokenizer, labels)
@@ -186,11 +186,21 @@ def _preset_architecture(name: str) -> Any:
     return find_preset(name)[0]
 
 
-def _from_pretrained(auto_class: Any, name: str, **kwargs: Any) -> Any:
+def _check_name(model: str) -> None:
+    """A name without a slash that is neither a preset nor a folder is more likely a slip than an old name on the Hub
+    when a preset is near."""
+    import difflib
+
     from ..presets import list_models
 
-    if "/" not in name and not Path(name).exists() and ARCHITECTURES:
-        raise unknown_name("model", name, list_models(), "It is neither a preset nor a folder; `hf-zoo list`.")
+    presets = list_models()
+    if "/" in model or model in presets or Path(model).exists():
+        return
+    if difflib.get_close_matches(model, presets, n=1, cutoff=0.75):
+        raise unknown_name("model", model, presets, "`hf-zoo list` shows every preset.")
+
+
+def _from_pretrained(auto_class: Any, name: str, **kwargs: Any) -> Any:
     try:
         return auto_class.from_pretrained(name, **kwargs)
     except OSError as error:

@@ -114,6 +114,12 @@ def test_every_row_has_something_to_predict(tokenizer):
     assert (WholeWordMaskCollator(tokenizer)(rows)["labels"] != IGNORED).any(1).all()
 
 
+def test_a_row_of_special_tokens_stays(tokenizer):
+    batch = WholeWordMaskCollator(tokenizer)([tokenizer(""), tokenizer("def")])
+    assert torch.all(batch["labels"][0] == IGNORED)
+    assert batch["input_ids"][0].tolist()[:2] == tokenizer("").input_ids
+
+
 def test_unusable_tokenizers_are_refused():
     byte = train_tokenizer([TEXT], "byte", 300)
     with pytest.raises(ValueError, match="no mask token"):

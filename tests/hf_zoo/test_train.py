@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 
 from hf_zoo.cli import app
 from hf_zoo.cli.train_command import parse_arguments
+from hf_zoo.registry import ARCHITECTURES
+from hf_zoo.tokenization.train import train_tokenizer
 from hf_zoo.training.loss_curve import LossCurve
+from hf_zoo.training.rows import TRAINABLE_TASKS
 from hf_zoo.training.run_folder import finish_run, open_run, why_broken
 from hf_zoo.training.train import find_task, has_native_bf16, train
 
@@ -90,7 +93,10 @@ def test_a_checkpoint_with_a_harmed_file_is_skipped(tmp_path, name, harm):
 def test_a_folder_is_opened_once_for_one_run(tmp_path):
     asked = {"model": "m", "lora": None}
     assert open_run(tmp_path / "new", asked) is None
-    assert open_run(tmp_path / "new", asked) is None  # interrupted before its first checkpoint
+    assert open_run(tmp_path / "new", {**asked, "model": "n"}) is None  # cut off before a checkpoint: nothing to lose
+    assert open_run(tmp_path / "new", asked) is None
+    checkpoint = whole_checkpoint(tmp_path / "new", 5)
+    assert open_run(tmp_path / "new", asked) == checkpoint
     with pytest.raises(ValueError, match="another run, with model 'm', not 'n'"):
         open_run(tmp_path / "new", {**asked, "model": "n"})
     with pytest.raises(ValueError, match="with max_steps None, not 3"):
@@ -98,7 +104,6 @@ def test_a_folder_is_opened_once_for_one_run(tmp_path):
     finish_run(tmp_path / "new")
     with pytest.raises(ValueError, match="finished.*overwrite_output_dir"):
         open_run(tmp_path / "new", asked)
-    whole_checkpoint(tmp_path / "new", 5)
     assert open_run(tmp_path / "new", asked, overwrite=True) is None
     assert not (tmp_path / "new" / "checkpoint-5").exists()
 
@@ -170,6 +175,8 @@ def test_the_task_is_read_from_the_model(llama, bert):
 
 def test_parts_that_do_not_fit_are_refused_before_training(llama, bert, text, tmp_path):
     options = {"output_dir": str(tmp_path / "out"), "max_steps": 1}
+    with pytest.raises(ValueError, match="unknown model 'llm-tin'. Did you mean 'llm-tiny'"):
+        train("llm-tin", str(text))
     with pytest.raises(ValueError, match="unknown training argument 'max_step'"):
         train(str(llama), str(text), max_step=1)
     with pytest.raises(ValueError, match="unknown task to train 'causal'. Did you mean 'causal-lm'"):
@@ -235,7 +242,7 @@ def folder_of_text(tmp_path_factory):
 def long_run(llama, folder_of_text):
     """Two and a half epochs, dropout, a warm-up, saved every five steps."""
     flags = "--block_size 32 --max_steps 60 --save_steps 5 --logging_steps 1 --per_device_train_batch_size 8"
-    flags += " --warmup_steps 10 --learning_rate 3e-3 --save_total_limit 3"
+    flags += " --warmup_steps 10 --learning_rate 3e-3"
     return ["--model", llama, "--dataset", folder_of_text, *flags.split()]
 
 
@@ -279,7 +286,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(uninterrupted, long_run, tmp_p
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert not (folder / "model.safetensors").exists()
+    first = folder / "checkpoint-5" / "trainer_state.json"
+    written = first.stat().st_mtime_ns
     finish(start(*long_run, output_dir=folder))
+    assert first.stat().st_mtime_ns == written  # the same weights again from the first step would prove nothing
     assert_same_run(folder, uninterrupted)
 
 
@@ -336,6 +346,16 @@ def test_masked_runs_resume_to_the_same_weights(bert, text, tmp_path):
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_words_without_marked_pieces_are_masked_whole(bert, text, tmp_path):
+    from transformers import AutoModelForMaskedLM
+
+    tokenizer = train_tokenizer([], "byte", 300)
+    tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
+    model = AutoModelForMaskedLM.from_pretrained(bert)
+    model.resize_token_embeddings(len(tokenizer))
+    train(model, str(text), tokenizer=tokenizer, block_size=32, output_dir=str(tmp_path / "out"), max_steps=1)
+
+
 @pytest.mark.slow
 def test_lora_trains_the_adapter_alone(llama, text, tmp_path, capsys):
     from peft import PeftModel
@@ -385,6 +405,24 @@ def test_classification_learns_from_columns_of_names(llama, tmp_path, task):
     assert trainer.model.config.id2label == names[task]
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged[-1] < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [a.tiny_preset for a in ARCHITECTURES.values() if a.tasks[0] in TRAINABLE_TASKS])
+def test_presets_train_by_name(preset, text, tmp_path):
+    arguments = {"output_dir": str(tmp_path / "out"), "max_steps": 12, "learning_rate": 3e-3, "logging_steps": 1}
+    trainer = train(preset, str(text), block_size=32, lora=None, **arguments)
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert logged[-1] < 0.9 * logged[0]
+    adapted = train(
+        str(tmp_path / "out"),
+        str(text),
+        block_size=32,
+        lora={},
+        **{**arguments, "output_dir": str(tmp_path / "adapter")},
+    )
+    assert adapted.model.peft_config["default"].lora_alpha == 16
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
 @pytest.mark.slow
