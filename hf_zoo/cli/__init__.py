@@ -3,7 +3,9 @@
 import typer
 
 from .list_command import list_command
+from .run_command import RUN_SETTINGS, run_command
 from .tokenizer_command import tokenizer_command
+from .train_command import TRAIN_SETTINGS, train_command
 
 app = typer.Typer(
     help="Every family of modern AI models, in the Hugging Face stack.",
@@ -12,7 +14,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_command)
+app.command("run", context_settings=RUN_SETTINGS)(run_command)
 app.command("tokenizer")(tokenizer_command)
+app.command("train", context_settings=TRAIN_SETTINGS)(train_command)
 
 
 def main() -> None:
