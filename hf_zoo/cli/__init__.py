@@ -3,6 +3,7 @@
 import typer
 
 from .list_command import list_command
+from .show_command import show_command
 from .tokenizer_command import tokenizer_command
 
 app = typer.Typer(
@@ -12,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_command)
+app.command("show")(show_command)
 app.command("tokenizer")(tokenizer_command)
 
 
