@@ -40,7 +40,7 @@ def draw_parts(described: Described, path: Path) -> None:
     root = described.parts
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.add_subplot()
-    num_columns = _draw_boxes(axes, list(_unwrapped(root)), 0, 0.0, root.total, 0)
+    num_columns = _draw_boxes(axes, list(_unwrapped(root)), 0, 0.0, root.total, 1, 0)
     axes.set(xlim=(0, num_columns), ylim=(1, 0))
     axes.set_axis_off()
     axes.set_title(f"{described.name}: {described.model_class.__name__}, {_short(root.total)} parameters", loc="left")
@@ -54,24 +54,24 @@ def _unwrapped(part: Part) -> Iterator[Part]:
         yield from _unwrapped(below) if is_trunk else [below]
 
 
-def _draw_boxes(axes, parts: list[Part], column: int, top: float, all_parameters: float, color_idx: int) -> int:
+def _draw_boxes(axes, parts: list[Part], column: int, top: float, whole: int, copies: int, color_idx: int) -> int:
     """Draw parts below each other and, to their right, what they hold; how many columns that took."""
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     num_columns = column
     for i, part in enumerate(part for part in parts if part.total):
-        height = part.total / all_parameters
+        parameters = copies * part.total
+        height = parameters / whole
         color_idx = color_idx if column else i
         color = colormaps["tab10"](color_idx % 10, alpha=0.45 - 0.12 * column)
         axes.add_patch(Rectangle((column, top), 1, height, facecolor=color, edgecolor="white", linewidth=1.5))
         if height >= _MIN_LABEL_SHARE:
-            text = f"{part.label}  {_short(part.total)}, {height:.1%}"
+            text = f"{part.label}  {_short(parameters)}, {height:.1%}"
             axes.text(column + 0.02, top + height / 2, text, va="center", fontsize=9, clip_on=True)
         num_columns = max(num_columns, column + 1)
         if column + 1 < _MAX_COLUMNS:
-            # The parts of one copy, in the height of all copies.
-            below = _draw_boxes(axes, list(part.parts), column + 1, top, all_parameters / part.copies, color_idx)
+            below = _draw_boxes(axes, list(part.parts), column + 1, top, whole, copies * part.copies, color_idx)
             num_columns = max(num_columns, below)
         top += height
     return num_columns

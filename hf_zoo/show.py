@@ -83,6 +83,7 @@ class Described:
     config: "PreTrainedConfig"
     model_class: type["PreTrainedModel"]
     source: str
+    is_folder: bool
 
     @cached_property
     def parts(self) -> Part:
@@ -134,7 +135,7 @@ def describe(name: str, task: str | None = None) -> Described:
     if "/" in name:
         raise ValueError(f"{name} is not a folder; a preset has no '/' in its name")
     architecture, preset = find_preset(name)
-    return Described(name, architecture, create_config(name), architecture.model_class(task), preset["source"])
+    return Described(name, architecture, create_config(name), architecture.model_class(task), preset["source"], False)
 
 
 def _describe_folder(folder: str, task: str | None) -> Described:
@@ -155,7 +156,7 @@ def _describe_folder(folder: str, task: str | None) -> Described:
     register()
     architecture = ARCHITECTURES[model_type]
     model_class = architecture.model_class(saved_task(architecture, folder) if task is None else task)
-    return Described(folder, architecture, AutoConfig.from_pretrained(folder), model_class, "this folder")
+    return Described(folder, architecture, AutoConfig.from_pretrained(folder), model_class, "this folder", True)
 
 
 def _part(name: str, module: "nn.Module", counted: set[int]) -> Part:

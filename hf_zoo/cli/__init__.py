@@ -2,7 +2,10 @@
 
 import typer
 
+from .convert_command import convert_command
+from .export_command import export_command
 from .list_command import list_command
+from .new_command import new_command
 from .show_command import show_command
 from .tokenizer_command import tokenizer_command
 
@@ -14,6 +17,9 @@ app = typer.Typer(
 )
 app.command("list")(list_command)
 app.command("show")(show_command)
+app.command("export")(export_command)
+app.command("convert")(convert_command)
+app.command("new")(new_command)
 app.command("tokenizer")(tokenizer_command)
 
 
@@ -21,6 +27,6 @@ def main() -> None:
     """Run the command line; what the user can mend is one line and no traceback."""
     try:
         app()
-    except (ValueError, ImportError, FileNotFoundError) as error:
+    except (ValueError, ImportError, OSError) as error:
         typer.secho(f"hf-zoo: {error}", fg="red", err=True)
         raise SystemExit(2) from None

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import refuse_filled
 from ..registry import ARCHITECTURES, TASKS, Architecture, find_architecture
 from .table import find_upstream, prefixes, read_table
 
@@ -82,14 +83,18 @@ def convert_folder(source: str, target: str, to: str) -> Path:
 
     Raises:
         ValueError: an unknown target type, or a target folder that holds files.
+        FileNotFoundError: no such source folder.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     folder = Path(target)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; choose another folder, nothing is overwritten")
+    refuse_filled(folder)
+    if source.startswith(("/", ".")) and not Path(source).is_dir():
+        raise FileNotFoundError(f"{source} is not a folder")
     source_type = AutoConfig.from_pretrained(source).model_type
     if source_type in ARCHITECTURES:
+        if to != "upstream":
+            find_upstream(ARCHITECTURES[source_type], to)  # an unknown name is known before weights are read
         model = open_folder(ARCHITECTURES[source_type], source)
         to_upstream(model, None if to == "upstream" else to).save_pretrained(folder)
     else:
