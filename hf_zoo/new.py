@@ -41,10 +41,9 @@ def new_architecture(name: str, like: str, checkout: Path = CHECKOUT) -> list[Pa
     new = Architecture(name, other.title, other.paper, other.tasks)
     _check(new, checkout)
     written = [*_write_folder(new, other, checkout), *_write_tables(new, other, checkout)]
-    ruff = [sys.executable, "-m", "ruff"]
-    for action in (["check", "--quiet", "--fix"], ["format", "--quiet"]):  # a longer name sorts and wraps differently
-        python = [path for path in written if path.suffix == ".py"]
-        subprocess.run([*ruff, *action, *python], cwd=checkout, check=True)
+    python = [path for path in written if path.suffix == ".py"]
+    for action in (["format"], ["check", "--fix", "--exit-zero"], ["format"]):  # a longer name sorts and wraps anew
+        subprocess.run([sys.executable, "-m", "ruff", *action, "--quiet", *python], cwd=checkout, check=True)
     return written
 
 
@@ -80,7 +79,7 @@ def _write_folder(new: Architecture, other: Architecture, checkout: Path) -> lis
 
 
 def _renamed(source: str, new: Architecture, other: Architecture) -> str:
-    """The other architecture's identifiers under the new name; prose about the other stays for its author to rewrite."""
+    """Identifiers of the other architecture under the new name; prose about it stays, for the author to rewrite."""
     short_new, short_other = new.class_prefix.removeprefix("Zoo"), other.class_prefix.removeprefix("Zoo")
     for pattern, replacement in (
         (rf"\bZoo{short_other}(?=[A-Z]|\b)", f"Zoo{short_new}"),
