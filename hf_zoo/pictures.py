@@ -92,7 +92,7 @@ def draw_patterns(described: Described, patterns: dict[str, "Tensor"], path: Pat
     figure = Figure(figsize=(4.5 * len(patterns) + 0.5, 5), layout="constrained")
     for i, (kind, seen) in enumerate(patterns.items(), start=1):
         axes = figure.add_subplot(1, len(patterns), i)
-        axes.imshow(seen, cmap="Blues", vmin=0, vmax=1.2, interpolation="nearest")
+        axes.imshow(seen.numpy(), cmap="Blues", vmin=0, vmax=1.2, interpolation="nearest")
         axes.set(xlabel="seen token", ylabel="token", title=f"{kind}: {seen.float().mean():.1%} of all pairs")
     figure.suptitle(f"{described.name}: who sees whom in one layer")
     figure.savefig(path, dpi=150)

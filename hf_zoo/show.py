@@ -199,8 +199,8 @@ def _cache_bytes(model: "PreTrainedModel", num_tokens: int) -> list[int]:
 def _bytes_in(value: Any) -> int:
     import torch
 
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
+    if isinstance(value, torch.Tensor):  # one without axes is a counter
+        return value.numel() * value.element_size() if value.ndim else 0
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list | tuple):
