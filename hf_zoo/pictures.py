@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import MissingExtra, unknown_name
-from .show import Described, Part
+from .show import Described, Part, short_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,9 @@ def draw_parts(described: Described, path: Path) -> None:
     num_columns = _draw_boxes(axes, list(_unwrapped(root)), 0, 0.0, root.total, 1, 0)
     axes.set(xlim=(0, num_columns), ylim=(1, 0))
     axes.set_axis_off()
-    axes.set_title(f"{described.name}: {described.model_class.__name__}, {_short(root.total)} parameters", loc="left")
+    axes.set_title(
+        f"{described.name}: {described.model_class.__name__}, {short_count(root.total)} parameters", loc="left"
+    )
     figure.savefig(path, dpi=150)
 
 
@@ -67,7 +69,7 @@ def _draw_boxes(axes, parts: list[Part], column: int, top: float, whole: int, co
         color = colormaps["tab10"](color_idx % 10, alpha=0.45 - 0.12 * column)
         axes.add_patch(Rectangle((column, top), 1, height, facecolor=color, edgecolor="white", linewidth=1.5))
         if height >= _MIN_LABEL_SHARE:
-            text = f"{part.label}  {_short(parameters)}, {height:.1%}"
+            text = f"{part.label}  {short_count(parameters)}, {height:.1%}"
             axes.text(column + 0.02, top + height / 2, text, va="center", fontsize=9, clip_on=True)
         num_columns = max(num_columns, column + 1)
         if column + 1 < _MAX_COLUMNS:
@@ -75,14 +77,6 @@ def _draw_boxes(axes, parts: list[Part], column: int, top: float, whole: int, co
             num_columns = max(num_columns, below)
         top += height
     return num_columns
-
-
-def _short(count: int) -> str:
-    """1_234_567 -> "1.23 M"."""
-    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
 
 
 def draw_patterns(described: Described, patterns: dict[str, "Tensor"], path: Path) -> None:

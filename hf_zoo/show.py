@@ -186,6 +186,14 @@ def _parts_below(module: "nn.Module", counted: set[int]) -> Iterator[Part]:
             yield replace(first, name=f"{name} {numbers}", copies=1 + len(rest))
 
 
+def short_count(count: int) -> str:
+    """1_234_567 -> "1.23 M"."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
 def _cache_bytes(model: "PreTrainedModel", num_tokens: int) -> list[int]:
     """Bytes in each layer of the cache after one row of so many tokens."""
     import torch
