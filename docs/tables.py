@@ -71,16 +71,22 @@ def promises_table() -> str:
 
 
 def claims_table() -> str:
-    """One row a claim: the JSON files that the claims' scripts write."""
-    files = sorted(CLAIMS.glob("*.json"))
-    if not files:
-        return "None recorded yet."
-    claims = [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    """One row a comparison: the JSON files that the claims' scripts write."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(CLAIMS.glob("*.json"))]
+    if not reports:
+        return "None recorded yet: `hf-zoo claims`."
     rows = (
-        (f"[`{name}`](examples/claims/{name}.py)", claim["claim"], claim["measured"], SIGNS[claim["outcome"]])
-        for name, claim in claims
+        (
+            f"[`zoo_{report['architecture']}`](examples/claims/{report['architecture']}.py)",
+            report["paper"],
+            comparison["statement"],
+            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in comparison["measured"].items()),
+            SIGNS["holds" if comparison["holds"] else "fails"],
+        )
+        for report in reports
+        for comparison in report["comparisons"]
     )
-    return markdown_table(("script", "claim", "measured", "holds"), rows)
+    return markdown_table(("architecture", "paper", "claim", "measured", "holds"), rows)
 
 
 TABLES = {"architectures": architectures_table, "promises": promises_table, "claims": claims_table}

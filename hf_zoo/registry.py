@@ -103,6 +103,14 @@ ARCHITECTURES = {
             DECODER_TASKS,
         ),
         Architecture(
+            "mamba",
+            "selective state-space model",
+            ("Gu and Dao 2023", "https://arxiv.org/abs/2312.00752"),
+            DECODER_TASKS,
+            lora_targets=("in_proj", "x_proj", "out_proj"),
+            feedforward_targets=("out_proj",),
+        ),
+        Architecture(
             "mlm",
             "masked language model: BERT, BioBERT",
             ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),

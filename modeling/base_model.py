@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 
 
 class ZooPreTrainedModel(PreTrainedModel):
@@ -55,8 +56,14 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Standard weights; a layer that starts in its own way has an `initialise` method."""
+        """Standard weights; a layer that starts in its own way has an `initialise` method.
+
+        transformers calls this for modules of custom code that have parameters or buffers of their own, and not for
+        a block that only holds others: a linear layer that starts smaller says so by its `init_scale`.
+        """
         super()._init_weights(module)
+        if hasattr(module, "init_scale"):
+            init.normal_(module.weight, std=self.config.initializer_range * module.init_scale)
         if hasattr(module, "initialise"):
             module.initialise()
 

@@ -77,6 +77,7 @@ class DecoderTrunk:
 
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)
+        dtype = x.dtype  # some blocks keep the residual stream in float32
         for block in self.layers:
             x = block(
                 x,
@@ -88,6 +89,6 @@ class DecoderTrunk:
                 **kwargs,
             )
         return BaseModelOutputWithPast(
-            last_hidden_state=x if self.norm is None else self.norm(x),
+            last_hidden_state=x if self.norm is None else self.norm(x.to(dtype)),
             past_key_values=past_key_values if use_cache else None,
         )

@@ -68,6 +68,7 @@ class Case:
 
 CASES = {
     "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
+    "zoo_mamba": Case(ARCHITECTURES["zoo_mamba"]),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
         is_causal=False,

@@ -2,12 +2,15 @@
 
 import typer
 
+from .claims_command import claims_command
 from .convert_command import convert_command
 from .export_command import export_command
 from .list_command import list_command
 from .new_command import new_command
+from .run_command import RUN_SETTINGS, run_command
 from .show_command import show_command
 from .tokenizer_command import tokenizer_command
+from .train_command import TRAIN_SETTINGS, train_command
 
 app = typer.Typer(
     help="Every family of modern AI models, in the Hugging Face stack.",
@@ -17,10 +20,13 @@ app = typer.Typer(
 )
 app.command("list")(list_command)
 app.command("show")(show_command)
+app.command("train", context_settings=TRAIN_SETTINGS)(train_command)
+app.command("run", context_settings=RUN_SETTINGS)(run_command)
+app.command("tokenizer")(tokenizer_command)
 app.command("export")(export_command)
 app.command("convert")(convert_command)
+app.command("claims")(claims_command)
 app.command("new")(new_command)
-app.command("tokenizer")(tokenizer_command)
 
 
 def main() -> None:

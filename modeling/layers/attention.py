@@ -129,7 +129,7 @@ def eager_attention(
         position_bias: (B or 1, H, T, S), added to the scores.
     """
     k, v = (y.repeat_interleave(module.num_key_value_groups, dim=1) for y in (k, v))
-    scores = q @ k.mT * scaling  # (B, H, T, S)
+    scores = (q * scaling) @ k.mT  # (B, H, T, S); scaled first, or half precision overflows
     for bias in (position_bias, mask):
         if bias is not None:
             scores = scores + bias.to(scores.dtype)

@@ -52,7 +52,8 @@ class SinkAttention(Attention):
 
         num_queries, num_keys = q.shape[2], k.shape[2]
         if mask is None and self.is_causal and num_queries > 1:
-            mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=q.device).tril(num_keys - num_queries)
+            # No mask and more keys than queries is the start of a static cache, whose other places are still empty.
+            mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=q.device).tril()
             mask = mask[None, None]
             if backend == "eager":
                 mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, -torch.inf)

@@ -15,10 +15,8 @@ import math
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -72,6 +70,9 @@ class LlmBlock(GradientCheckpointingLayer):
         mlp = GatedMLP if config.is_gated_mlp else MLP
         self.mlp = mlp(config.hidden_size, config.intermediate_size, config.hidden_act, config.mlp_bias)
         self.dropout = config.residual_dropout
+        if config.scale_residual_init:
+            for projection in (self.self_attn.o_proj, self.mlp.down_proj):
+                projection.init_scale = 1 / math.sqrt(2 * config.num_hidden_layers)
 
     def forward(self, x: Tensor, mask: Tensor | None, past_key_values: Cache | None = None, **kwargs: Any) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
@@ -105,7 +106,7 @@ class LlmBlock(GradientCheckpointingLayer):
 
 
 class ZooLlmPreTrainedModel(ZooPreTrainedModel):
-    """Base class: what the attention backends and loaders need to know, and how weights start."""
+    """Base class: what the attention backends and loaders need to know."""
 
     config_class = ZooLlmConfig
     config: ZooLlmConfig
@@ -116,14 +117,6 @@ class ZooLlmPreTrainedModel(ZooPreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": LlmBlock, "attentions": Attention}
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, LlmBlock) and self.config.scale_residual_init:
-            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            for projection in (module.self_attn.o_proj, module.mlp.down_proj):
-                init.normal_(projection.weight, std=std)
 
 
 class ZooLlmModel(DecoderTrunk, ZooLlmPreTrainedModel):

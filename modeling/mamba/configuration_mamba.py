@@ -45,7 +45,7 @@ class ZooMambaConfig(ZooConfig):
 
     def __post_init__(self, **kwargs) -> None:
         if self.time_step_rank is None:
-            self.time_step_rank = math.ceil(self.hidden_size / 16)
+            self.time_step_rank = max(1, math.ceil(self.hidden_size / 16))
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:

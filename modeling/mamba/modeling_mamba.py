@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -39,9 +40,9 @@ class MambaBlock(GradientCheckpointingLayer):
         self.mixer_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mixer = SelectiveSSM(
             config.hidden_size,
-            config.intermediate_size,
             config.state_size,
             config.conv_kernel,
+            config.intermediate_size,
             config.time_step_rank,
             bias=config.use_bias,
             conv_bias=config.use_conv_bias,
@@ -77,7 +78,7 @@ class ZooMambaPreTrainedModel(ZooPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, SelectiveSSM) and self.config.scale_residual_init:
-            module.out_proj.weight /= math.sqrt(self.config.num_hidden_layers)
+            init.copy_(module.out_proj.weight, module.out_proj.weight / math.sqrt(self.config.num_hidden_layers))
 
 
 class ZooMambaModel(DecoderTrunk, ZooMambaPreTrainedModel):

@@ -10,8 +10,8 @@ SOURCE = "Gu and Dao 2023, arXiv:2312.00752"
 
 PRESETS = {
     "mamba-tiny": {
-        "config": {**size(64, 2), "vocab_size": 512},
-        "parameters": 0,
+        "config": {**size(64, 2), "vocab_size": 512, "bos_token_id": 1, "eos_token_id": 2},
+        "parameters": 98_240,
         "source": "for tests and first steps",
     },
     "mamba-130m": {"config": size(768, 24), "parameters": 129_135_360, "source": SOURCE},

@@ -80,8 +80,14 @@ def test_promises_are_read_from_the_sweep(tables, monkeypatch, tmp_path):
 def test_claims_are_read_from_their_files(tables, monkeypatch, tmp_path):
     monkeypatch.setattr(tables, "CLAIMS", tmp_path)
     assert "None" in tables.claims_table()
-    claim = {"claim": "copies beyond the training length", "measured": "99 % at 4,096 tokens", "outcome": "holds"}
-    (tmp_path / "mamba.json").write_text(json.dumps(claim))
-    row = tables.claims_table().splitlines()[2]
-    assert row.startswith("| [`mamba`](examples/claims/mamba.py) | copies beyond")
-    assert row.endswith("| yes |")
+    comparisons = [
+        {"statement": "copies beyond its training length", "measured": {"at_4096": 0.99}, "holds": True},
+        {"statement": "is linear in time", "measured": {"exponent": 1.4}, "holds": False},
+    ]
+    report = {"architecture": "mamba", "paper": "Gu and Dao 2023", "minutes": 3.1, "comparisons": comparisons}
+    (tmp_path / "mamba.json").write_text(json.dumps(report))
+    source = "[`zoo_mamba`](examples/claims/mamba.py) | Gu and Dao 2023"
+    assert tables.claims_table().splitlines()[2:] == [
+        f"| {source} | copies beyond its training length | at 4096 0.99 | yes |",
+        f"| {source} | is linear in time | exponent 1.4 | **no** |",
+    ]
