@@ -129,6 +129,7 @@ def test_the_installed_class_is_used_where_there_is_one(model, tmp_path, trust):
     again = auto_class.from_pretrained(tmp_path, trust_remote_code=trust)
     assert type(again) is type(model)
     assert type(again.config) is type(model.config)
+    assert not hasattr(again.config, "auto_map")  # else saving again would copy the folder's code, not the package's
     assert not any(name.startswith("transformers_modules") for name in set(sys.modules) - imported)
 
 
