@@ -42,7 +42,8 @@ def read_state(cache: Cache | None, layer_idx: int) -> State | None:
     """The state that earlier tokens left in a recurrent layer, None at the start of a text."""
     if cache is None or not cache.has_previous_state(layer_idx):
         return None
-    return cache.get_conv_state(layer_idx), cache.get_recurrent_state(layer_idx)
+    layer = cache.layers[layer_idx]  # `cache.get_conv_state` is younger than the oldest transformers that works
+    return layer.conv_states[0], layer.recurrent_states[0]
 
 
 def write_state(cache: Cache | None, layer_idx: int, state: State) -> None:

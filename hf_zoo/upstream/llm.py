@@ -1,8 +1,8 @@
 """Llama, Mistral, OLMo, GPT-2, StarCoder and BLOOM as `zoo_llm`."""
 
-from transformers.core_model_loading import Chunk, Split, Transpose, WeightConverter, WeightRenaming, WeightTransform
+from transformers.core_model_loading import Chunk, Transpose, WeightConverter, WeightRenaming, WeightTransform
 
-from .operations import SplitByHead
+from .operations import SplitByHead, SplitByTarget
 from .table import Upstream
 
 QKV = [f"self_attn.{name}_proj" for name in "qkv"]
@@ -56,8 +56,8 @@ def starcoder_weights() -> list[WeightTransform]:
         WeightRenaming(r"attn\.c_proj\.", r"self_attn\.o_proj\."),
         WeightRenaming(r"mlp\.c_fc\.", r"mlp\.up_proj\."),
         WeightRenaming(r"mlp\.c_proj\.", r"mlp\.down_proj\."),
-        WeightConverter("attn.c_attn.weight", [f"{n}.weight" for n in QKV], [Split(dim=0)]),
-        WeightConverter("attn.c_attn.bias", [f"{n}.bias" for n in QKV], [Split(dim=0)]),
+        WeightConverter("attn.c_attn.weight", [f"{n}.weight" for n in QKV], [SplitByTarget()]),
+        WeightConverter("attn.c_attn.bias", [f"{n}.bias" for n in QKV], [SplitByTarget()]),
     ]
 
 

@@ -4,7 +4,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.core_model_loading import ConversionOps
+from transformers.core_model_loading import Concatenate, ConversionOps
+
+
+class SplitByTarget(ConversionOps):
+    """One fused projection into parts as long as the parameters they become, such as H K, K and K rows (StarCoder)."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """One tensor (sum of rows, ...) -> a tensor for each target."""
+        (tensors,) = input_dict.values()
+        fused = tensors[0] if isinstance(tensors, list) else tensors
+        first = kwargs["full_layer_name"]
+        names = [first.replace(target_patterns[0], target) for target in target_patterns]
+        parts = fused.split([len(kwargs["model"].get_parameter(name)) for name in names])
+        return {name: part.contiguous() for name, part in zip(target_patterns, parts, strict=True)}
+
+    @property
+    def reverse_op(self) -> Concatenate:
+        """The way back."""
+        return Concatenate(dim=0)
 
 
 class SplitByHead(ConversionOps):
