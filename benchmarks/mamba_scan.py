@@ -88,7 +88,7 @@ def probe(args):
 
 def exponent(lengths, values):
     """Slope of log(value) over log(length), by least squares."""
-    return statistics.linear_regression([math.log(x) for x in lengths], [math.log(max(y, 1)) for y in values]).slope
+    return statistics.linear_regression([math.log(x) for x in lengths], [math.log(y) for y in values]).slope
 
 
 def main():
