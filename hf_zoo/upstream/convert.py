@@ -89,7 +89,7 @@ def convert_folder(source: str, target: str, to: str) -> Path:
 
     folder = Path(target)
     refuse_filled(folder)
-    if source.startswith(("/", ".")) and not Path(source).is_dir():
+    if str(source).startswith(("/", ".")) and not Path(source).is_dir():
         raise FileNotFoundError(f"{source} is not a folder")
     source_type = AutoConfig.from_pretrained(source).model_type
     if source_type in ARCHITECTURES:

@@ -1,20 +1,32 @@
-"""The public CUDA kernels of Mamba, if they are installed: `mamba_ssm` (the scan) and `causal_conv1d`."""
+"""The public CUDA kernels of Mamba, if they are there: `mamba_ssm` (the scan) and `causal_conv1d`.
+
+Either package may be installed, or the `kernels` library fetches its compiled form from the Hub.
+"""
 
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 from torch import Tensor
 
+_HUB = {"mamba_ssm": "kernels-community/mamba-ssm", "causal_conv1d": "kernels-community/causal-conv1d"}
+
 
 def kernel_for(x: Tensor, package: str, name: str) -> Callable | None:
-    """The function `name` of `package` if x is on a CUDA device and the package is there; nothing is imported else."""
+    """The function `name` of `package` if x is on a CUDA device and the kernel is there; else nothing is imported."""
     return _find(package, name) if x.is_cuda else None
 
 
 @cache
 def _find(package: str, name: str) -> Callable | None:
-    try:
-        return getattr(import_module(package), name, None)
-    except (ImportError, OSError):  # an extension built for another torch raises either
-        return None
+    for load in (import_module, _from_hub):
+        try:
+            return getattr(load(package), name)
+        except (ImportError, AttributeError, OSError, RuntimeError, ValueError):
+            continue  # not installed, built for another torch, no network, or no build for this machine
+    return None
+
+
+def _from_hub(package: str) -> ModuleType:
+    return import_module("kernels").get_kernel(_HUB[package])

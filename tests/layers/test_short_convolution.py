@@ -98,3 +98,21 @@ def test_cuda_kernel_is_called_in_its_own_layout(monkeypatch):
     monkeypatch.setattr(module, "kernel_for", lambda x, package, name: mamba_kernels._find(package, name))
     torch.testing.assert_close(conv(x), expected)
     mamba_kernels._find.cache_clear()
+
+
+def test_kernels_come_from_the_hub_where_no_package_is_installed(monkeypatch):
+    fetched = []
+
+    def get_kernel(repository):
+        fetched.append(repository)
+        return SimpleNamespace(causal_conv1d_fn="the kernel")
+
+    monkeypatch.setitem(sys.modules, "causal_conv1d", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "kernels", SimpleNamespace(get_kernel=get_kernel))
+    mamba_kernels._find.cache_clear()
+    assert mamba_kernels._find("causal_conv1d", "causal_conv1d_fn") == "the kernel"
+    assert fetched == ["kernels-community/causal-conv1d"]
+    monkeypatch.setitem(sys.modules, "kernels", None)
+    mamba_kernels._find.cache_clear()
+    assert mamba_kernels._find("causal_conv1d", "causal_conv1d_fn") is None
+    mamba_kernels._find.cache_clear()
