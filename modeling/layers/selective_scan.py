@@ -135,14 +135,13 @@ def _scan(
     chunk = _Chunk(x, A, chunk_size)
     read = x.new_empty(chunk_size, len(x), 1, x.shape[2])
     h = state.mT
-    with torch.autocast(x.device.type, enabled=False):
-        for kept_c, (y_c, x_c, dt_c, B_c, C_c, starts_c) in zip(
-            kept, _chunks(chunk_size, y, x, dt, B, C, starts), strict=True
-        ):
-            kept_c.copy_(h)
-            _, states, _ = chunk.fill(h, x_c, dt_c, B_c, starts_c)
-            y_c.copy_(torch.matmul(C_c[:, :, None], states[1:], out=read[: len(x_c)])[:, :, 0])
-            h = states[-1]
+    for kept_c, (y_c, x_c, dt_c, B_c, C_c, starts_c) in zip(
+        kept, _chunks(chunk_size, y, x, dt, B, C, starts), strict=True
+    ):
+        kept_c.copy_(h)
+        _, states, _ = chunk.fill(h, x_c, dt_c, B_c, starts_c)
+        y_c.copy_(torch.matmul(C_c[:, :, None], states[1:], out=read[: len(x_c)])[:, :, 0])
+        h = states[-1]
     return y, h.mT.clone(memory_format=torch.contiguous_format), kept
 
 
@@ -168,7 +167,7 @@ def _scan_backward(
     grad_A, sum_A = torch.zeros_like(chunk.log2_decay), torch.empty_like(chunk.log2_decay)
     carry = grad_state.mT.clone(memory_format=torch.contiguous_format)  # gradient of the state after the chunk
     chunks = _chunks(chunk_size, grad_y, x, dt, B, C, starts, *grads)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):  # which would take these products in half precision
         for before, tensors in reversed(list(zip(kept, chunks, strict=True))):
             grad_y_c, x_c, dt_c, B_c, C_c, starts_c, grad_x_c, grad_dt_c, grad_B_c, grad_C_c = tensors
             n = len(x_c)
@@ -207,8 +206,8 @@ def _(grad_y, grad_state, x, dt, A, B, C, kept, starts, chunk_size):
 
 
 def _save(ctx, inputs, output):
-    x, dt, A, B, C, _, ctx_starts, ctx.chunk_size = inputs
-    ctx.save_for_backward(x, dt, A, B, C, output[2], ctx_starts)
+    x, dt, A, B, C, _, starts, ctx.chunk_size = inputs
+    ctx.save_for_backward(x, dt, A, B, C, output[2], starts)
 
 
 def _backward(ctx, grad_y, grad_state, grad_kept):

@@ -58,7 +58,8 @@ class ShortConvolution(nn.Module):
             y = self._convolve(inputs, position_ids)
         if mask is None:
             return y, inputs[:, x.shape[1] :].mT.contiguous()  # a copy: a view would keep all inputs alive
-        end = ((mask.cumsum(1) * mask).argmax(1) + mask.any(1))[:, None]  # (B, 1), one after the last token
+        last_real = (mask.cumsum(1) * mask).argmax(1, keepdim=True)
+        end = last_real + mask.any(1, keepdim=True)  # (B, 1): tokens up to the last real one, 0 if all are padding
         last = end + torch.arange(taps - 1, device=x.device)
         return y, inputs.gather(1, last[..., None].expand(-1, -1, x.shape[2])).mT
 

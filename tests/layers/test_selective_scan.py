@@ -50,6 +50,12 @@ def test_equals_the_recurrence_forward_and_backward(chunk_size, starts):
     torch.testing.assert_close(*(grad(loss, args) for loss in losses), **EXACT)
 
 
+@pytest.mark.parametrize("start", [True, False])
+def test_one_token_equals_the_recurrence(start):
+    args, starts = inputs(T=1), torch.tensor([[start], [False]])
+    torch.testing.assert_close(selective_scan(*args, starts), recurrence(*args, starts), **EXACT)
+
+
 @pytest.mark.parametrize("T", [1, 3, 7])
 def test_gradcheck(T):
     starts = torch.zeros(BATCH, T, dtype=torch.bool)
