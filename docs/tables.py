@@ -115,7 +115,7 @@ def record_promises() -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        sweep = ["tests/test_conformance.py", "-q", "-m", "not gpu and not hub", f"--junitxml={report}"]
+        sweep = ["tests/test_conformance.py", "-n", "2", "-m", "not gpu and not hub", f"--junitxml={report}"]
         subprocess.run([sys.executable, "-m", "pytest", *sweep], cwd=ROOT, check=False)
         results = promises_of(report.read_text(encoding="utf-8"))
     PROMISES.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
