@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
 from .base_model import embed_tokens
+from .cache import StateCache, new_cache
 from .masks import decoder_masks, drop_useless_mask, packed_positions, seen_tokens, token_positions
 
 
@@ -73,7 +74,7 @@ class DecoderTrunk:
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+            past_key_values = new_cache(self.config)
 
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)
@@ -88,6 +89,8 @@ class DecoderTrunk:
                 **shared,
                 **kwargs,
             )
+        if isinstance(past_key_values, StateCache):
+            past_key_values.num_seen += x.shape[1]
         return BaseModelOutputWithPast(
             last_hidden_state=x if self.norm is None else self.norm(x.to(dtype)),
             past_key_values=past_key_values if use_cache else None,

@@ -11,6 +11,8 @@ from transformers.masking_utils import (
     create_sliding_window_causal_mask,
 )
 
+from .cache import StateCache
+
 _ATTENTION_MASKS = {
     "full_attention": create_causal_mask,
     "sliding_attention": create_sliding_window_causal_mask,
@@ -25,8 +27,9 @@ def drop_useless_mask(attention_mask: Tensor | None) -> Tensor | None:
 
 
 def seen_tokens(cache: Cache | None, layer_types: list[str]) -> int | Tensor:
-    """How many tokens the attention layers of a cache hold; 0 where there are none, since states do not count."""
-    if cache is None or all(kind == "linear_attention" for kind in layer_types):
+    """How many tokens a cache holds; 0 for a static one without attention layers, which cannot tell."""
+    is_recurrent = all(kind == "linear_attention" for kind in layer_types)
+    if cache is None or is_recurrent and not isinstance(cache, StateCache):
         return 0
     return cache.get_seq_length()
 

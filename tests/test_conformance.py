@@ -317,6 +317,16 @@ def test_generation_is_right(generative, how):
     assert torch.equal(got, expected)
 
 
+@torch.no_grad()
+def test_generation_goes_on_from_a_cache(generative):
+    model, inputs = generative.build(), generative.inputs()
+    options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    expected = model.generate(**inputs, **options, max_new_tokens=6)
+    first = model.generate(**inputs, **options, max_new_tokens=3, return_dict_in_generate=True)
+    rest = model.generate(first.sequences, **options, max_new_tokens=3, past_key_values=first.past_key_values)
+    assert torch.equal(rest, expected)
+
+
 # saving and loading
 
 
@@ -511,7 +521,7 @@ def test_virtual_tokens_train(generative, method):
     trained = [p for p in wrapped.parameters() if p.requires_grad]
     assert trained
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained)
-    if "linear_attention" not in model.config.layer_types:  # peft asks the cache its length, which a state has not
+    if "linear_attention" not in model.config.layer_types:  # peft wants a mask where `generate` drops it for states
         wrapped.eval().generate(**inputs, max_new_tokens=2, pad_token_id=0)
 
 

@@ -74,6 +74,10 @@ class ZooMambaPreTrainedModel(ZooPreTrainedModel):
     _can_record_outputs = {"hidden_states": MambaBlock}
     _keep_in_fp32_modules_strict = ["A_log", "D"]
 
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False  # the trunk makes its own, which counts tokens
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
