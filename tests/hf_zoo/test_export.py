@@ -172,8 +172,18 @@ def test_trainer_checkpoints_carry_code_and_resume(architecture, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("what", ["model", "config"])
-def test_what_is_pushed_to_the_hub(model, architecture, monkeypatch, what):
+PUSHES = {
+    "model": lambda model, folder: model.push_to_hub("someone/tiny"),
+    "saved model": lambda model, folder: model.save_pretrained(folder, push_to_hub=True, repo_id="someone/tiny"),
+    "config": lambda model, folder: model.config.push_to_hub("someone/tiny"),
+    "saved config": lambda model, folder: model.config.save_pretrained(
+        folder, push_to_hub=True, repo_id="someone/tiny"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PUSHES)
+def test_what_is_pushed_to_the_hub(model, architecture, monkeypatch, tmp_path, what):
     """The commit that would be sent: weights, config with auto_map, code and card, and no pickle."""
     commits = []
     url = "https://huggingface.co/someone/tiny"
@@ -189,14 +199,13 @@ def test_what_is_pushed_to_the_hub(model, architecture, monkeypatch, what):
         commits.append((repo_id, contents))
 
     monkeypatch.setattr(HfApi, "create_commit", create_commit)
-    pushed = model if what == "model" else model.config
-    pushed.push_to_hub("someone/tiny")
+    PUSHES[what](model, tmp_path / "folder")
     ((repo_id, contents),) = commits
     assert repo_id == "someone/tiny"
     assert set(flattened_code(architecture)) <= set(contents)
     assert json.loads(contents["config.json"])["auto_map"] == auto_map(architecture)
     assert "README.md" in contents
-    assert ("model.safetensors" in contents) == (what == "model")
+    assert ("model.safetensors" in contents) == what.endswith("model")
     assert not [name for name in contents if Path(name).suffix in PICKLES]
 
 
