@@ -1,6 +1,6 @@
 """zoo_llm beside transformers' LlamaForCausalLM: the same weights, in the same process.
 
-    python benchmarks/llm.py
+python benchmarks/llm.py
 """
 
 import argparse

@@ -6,6 +6,7 @@ Hub all files stand in one folder (`layers/norm.py` becomes `layers_norm.py`).
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,11 +70,13 @@ def code_beside(config: "PreTrainedConfig", folder: str) -> Iterator[None]:
 
 
 def auto_map(architecture: Architecture) -> dict[str, str]:
-    """Auto class -> "file.Class", for the config and all heads."""
+    """Auto class -> "file.Class", for the config, all heads and what feeds them."""
     entries = {"AutoConfig": f"configuration_{architecture.name}.{architecture.class_prefix}Config"}
     for task in ("feature-extraction", *architecture.tasks):
         auto_class, suffix = TASKS[task]
         entries[auto_class] = f"modeling_{architecture.name}.{architecture.class_prefix}{suffix}"
+    for auto_class, where in architecture.processors:
+        entries[auto_class] = where
     return entries
 
 
@@ -84,6 +87,7 @@ def flattened_code(architecture: Architecture) -> dict[str, str]:
         ValueError: a file imports in a way that cannot be flattened; file and line are named.
     """
     start = [Path(architecture.module(kind).__file__) for kind in ("configuration", "modeling")]
+    start += [Path(sys.modules[c.__module__].__file__) for c in architecture.processor_classes().values()]
     flat, waiting = {}, start
     while waiting:
         path = waiting.pop()

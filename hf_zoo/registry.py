@@ -1,4 +1,4 @@
-"""The table of architectures, one line each, and their registration with transformers and peft.
+"""The table of architectures, one line each.
 
 Everything that must know all architectures reads this table: registration, LoRA defaults, presets, conversion,
 tests, the README's tables. Class and file names follow from the name, so a line holds only what cannot be derived.
@@ -7,7 +7,6 @@ tests, the README's tables. Class and file names follow from the name, so a line
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from .errors import unknown_name
 
@@ -43,7 +42,8 @@ class Architecture:
         feedforward_targets: linear layers whose input IA3 scales, where it scales the output of the others.
         norm_targets: layers that LN-tuning trains.
         counted_task: the task whose model the published parameter counts are of; the main one without it.
-        processor: how `create_processor` feeds it: "tokenizer", or a class name of `hf_zoo.tokenization`.
+        processors: (Auto class, "file.Class" in `hf_zoo.tokenization`) for what feeds it beside a tokenizer:
+            AutoProcessor, AutoImageProcessor, AutoFeatureExtractor.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Architecture:
     feedforward_targets: tuple[str, ...] = ("down_proj",)
     norm_targets: tuple[str, ...] = ("mixer_norm", "mlp_norm", "norm")
     counted_task: str | None = None
-    processor: str = "tokenizer"
+    processors: tuple[tuple[str, str], ...] = ()
 
     @property
     def model_type(self) -> str:
@@ -74,6 +74,11 @@ class Architecture:
     def module(self, kind: str) -> ModuleType:
         """Import `configuration_<name>` or `modeling_<name>`, by its first word."""
         return importlib.import_module(f"hf_zoo.modeling.{self.name}.{kind}_{self.name}")
+
+    def processor_classes(self) -> dict[str, type]:
+        """Auto class -> the class it is to give."""
+        split = ((auto, *where.split(".")) for auto, where in self.processors)
+        return {auto: getattr(importlib.import_module(f"hf_zoo.tokenization.{f}"), name) for auto, f, name in split}
 
     @property
     def config_class(self) -> type:
@@ -136,60 +141,3 @@ def find_architecture(model_type: str) -> Architecture:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
     raise unknown_name("architecture", model_type, ARCHITECTURES)
-
-
-_registered: dict[str, type] = {}  # model_type -> the config class this process registered
-
-
-def register() -> None:
-    """Make every architecture known to transformers' Auto classes and to peft's defaults.
-
-    Runs once a process, however often it is called. Worker processes that unpickle a zoo object import hf_zoo and
-    so register by themselves.
-
-    Raises:
-        RuntimeError: a name is taken by transformers or another plugin, or transformers ignored a registration.
-    """
-    for architecture in ARCHITECTURES.values():
-        if architecture.model_type not in _registered:
-            _register_architecture(architecture)
-            _registered[architecture.model_type] = architecture.config_class
-    from . import export, lora, upstream
-
-    lora.register_peft_defaults()
-    upstream.install()
-    export.install()
-
-
-def _register_architecture(architecture: Architecture) -> None:
-    import transformers
-
-    config_class = architecture.config_class
-    _refuse_taken(architecture.model_type, config_class)
-    transformers.AutoConfig.register(architecture.model_type, config_class, exist_ok=True)
-    for task in ("feature-extraction", *architecture.tasks):
-        auto_class = getattr(transformers, TASKS[task][0])
-        _register_checked(auto_class, config_class, architecture.model_class(task))
-    if architecture.processor == "tokenizer":
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-        AutoTokenizer.register(config_class, fast_tokenizer_class=PreTrainedTokenizerFast, exist_ok=True)
-
-
-def _refuse_taken(model_type: str, config_class: type) -> None:
-    """A model_type that somebody else holds is never overridden: whoever has it could no longer load theirs."""
-    from transformers import CONFIG_MAPPING
-
-    if model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] is not config_class:
-        holder = CONFIG_MAPPING[model_type]
-        raise RuntimeError(
-            f"model_type {model_type!r} is already registered by {holder.__module__}.{holder.__qualname__}; "
-            "hf_zoo does not override it. Import hf_zoo without that package, or rename its model_type."
-        )
-
-
-def _register_checked(auto_class: Any, config_class: type, model_class: type) -> None:
-    auto_class.register(config_class, model_class, exist_ok=True)
-    # transformers drops some registrations without a word (configs it takes for its own, for one)
-    if auto_class._model_mapping.get(config_class, None) is not model_class:
-        raise RuntimeError(f"transformers ignored {auto_class.__name__}.register of {model_class.__name__}")

@@ -27,7 +27,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .losses import classification_loss, z_loss
@@ -43,6 +43,26 @@ class Head:
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.model = self.backbone_class(config, **self.backbone_arguments)
+
+    def encode(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """The trunk's output, with `token_type_ids` left out where there are none: decoders know nothing of them."""
+        if token_type_ids is not None:
+            kwargs["token_type_ids"] = token_type_ids
+        return self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
 
 
 class LanguageModelHead(Head):
@@ -160,14 +180,7 @@ class MaskedLMHead(LanguageModelHead):
             labels: (B, T), the original token where one was masked and -100 elsewhere.
             kwargs: see the trunk for the rest.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.lm_head(self.transform(outputs.last_hidden_state))
         return MaskedLMOutput(
             loss=self._loss(logits, labels, **kwargs),
@@ -209,14 +222,7 @@ class PreTrainingHead(MaskedLMHead):
             next_sentence_label: (B), 0 where the second sentence follows the first, 1 where it is another's.
             kwargs: see the trunk for the rest.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.lm_head(self.transform(outputs.last_hidden_state))
         follows = self.seq_relationship(outputs.pooler_output)
         losses = []
@@ -258,14 +264,7 @@ class NextSentenceHead(Head):
             labels: (B), 0 or 1.
             kwargs: see the trunk for the rest.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.seq_relationship(outputs.pooler_output)
         loss = None if labels is None else F.cross_entropy(logits.float(), labels.view(-1))
         return NextSentencePredictorOutput(
@@ -324,16 +323,8 @@ class SequenceClassificationHead(ClassifierHead):
         """
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        kwargs.update(past_key_values=past_key_values, use_cache=use_cache)
+        outputs = self.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.score(self.dropout(self.summary(outputs, attention_mask)))
         loss = None
         if labels is not None:
@@ -368,14 +359,7 @@ class TokenClassificationHead(ClassifierHead):
             labels: (B, T), -100 on tokens that have none.
             kwargs: see the trunk for the rest.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:
@@ -412,14 +396,7 @@ class QuestionAnsweringHead(Head):
             start_positions, end_positions: (B); one beyond the row is ignored.
             kwargs: see the trunk for the rest.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -461,14 +438,8 @@ class MultipleChoiceHead(ClassifierHead):
         def flat(value: Tensor | None) -> Tensor | None:
             return None if value is None else value.flatten(0, 1)
 
-        outputs = self.model(
-            input_ids=flat(input_ids),
-            attention_mask=flat(attention_mask),
-            token_type_ids=flat(token_type_ids),
-            position_ids=flat(position_ids),
-            inputs_embeds=flat(inputs_embeds),
-            **kwargs,
-        )
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        outputs = self.encode(*map(flat, inputs), **kwargs)
         logits = self.score(self.dropout(self.summary(outputs, flat(attention_mask)))).view(-1, num_choices)
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
         return MultipleChoiceModelOutput(

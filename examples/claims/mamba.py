@@ -1,7 +1,7 @@
 """A selective state space copies what matters and forgets what does not, far beyond the length it was trained on.
 
-Gu and Dao 2023, section 4.1: selective copying and induction heads, which a time-invariant state space, whose dt, B and
-C do not depend on the token, cannot do.
+Gu and Dao 2023, section 4.1: selective copying and induction heads, which a time-invariant state space, whose dt, B
+and C do not depend on the token, cannot do.
 """
 
 import torch
@@ -30,11 +30,12 @@ class Constant(nn.Module):
 
 
 def make(is_selective):
-    """Two layers of Mamba; the ablation's dt, B and C are constants."""
+    """Two layers of Mamba, some channels of which start slow; the ablation's dt, B and C are constants."""
     torch.manual_seed(0)
     model = hf_zoo.create_model("mamba-tiny", **SIZES)
-    if not is_selective:
-        for block in model.model.layers:
+    for block in model.model.layers:
+        block.mixer.initialise(dt_min=1e-4)
+        if not is_selective:
             block.mixer.x_proj = Constant(block.mixer.x_proj.out_features)
     return model
 
@@ -53,8 +54,9 @@ def copying(generator):
 def induction(generator, length=INDUCTION_LENGTH, queries=None):
     """Random symbols; the trigger stands early, and again later: what followed it first follows it again."""
     ids = torch.randint(FIRST, FIRST + SYMBOLS, (length,), generator=generator)
-    if queries is None:  # many at first sight, one across the whole row: from the latter it learns to hold on
-        queries = 1 if torch.rand((), generator=generator) < 0.5 else int(torch.randint(2, 25, (), generator=generator))
+    if queries is None:  # from many it learns what to do, from one across the whole row to hold on
+        many = int(torch.randint(2, 25, (), generator=generator))
+        queries = 1 if torch.rand((), generator=generator) < 0.5 else many
     answer = int(torch.randint(FIRST, FIRST + SYMBOLS, (), generator=generator))
     early = torch.randint(0, length // 8, (1,), generator=generator)
     later = length // 4 + 2 * torch.randperm((length - length // 4 - 2) // 2, generator=generator)[: queries - 1]
@@ -86,14 +88,14 @@ def main():
     scores = {}
     for name, is_selective in (("selective", True), ("time-invariant", False)):
         model = make(is_selective)
-        steps = 600
+        steps = 500
         losses = train(model, copying, steps=steps, learning_rate=5e-3, batch_size=64)
         claim.draw("selective copying, loss", name, range(10, steps + 1, 10), losses)
         copied = accuracy(model, copying, 256)
 
         model = make(is_selective)
         steps = 400
-        train(model, induction, steps=steps, learning_rate=5e-3, batch_size=16)
+        train(model, induction, steps=steps, learning_rate=8e-3, batch_size=16)
         lengths = [256, 512, 1024, 2048, 4096]
         recalled = [accuracy(model, lambda g, n=n: induction(g, n, queries=1), 64) for n in lengths]
         claim.draw("induction, trained on 256 tokens", name, lengths, recalled)

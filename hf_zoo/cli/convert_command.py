@@ -15,7 +15,7 @@ def convert_command(
     ],
 ) -> None:
     """Convert a checkpoint from transformers to the zoo or back; `upstream` is the first type that fits."""
-    from ..registry import register
+    from ..registration import register
     from ..upstream import convert_folder
 
     register()

@@ -21,7 +21,7 @@ def export_command(
 
     from ..export import export_standalone
     from ..presets import create_model
-    from ..registry import register
+    from ..registration import register
     from ..show import describe
 
     register()

@@ -29,7 +29,7 @@ def run_command(
             raise unknown_name(f"script in {path.parent}:", path.name, near)
         raise FileNotFoundError(f"no script {script!r}.")
 
-    from ..registry import register
+    from ..registration import register
 
     register()
     sys.argv = [script, *context.args]

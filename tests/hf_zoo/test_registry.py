@@ -7,6 +7,7 @@ import pickle
 import statistics
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import pytest
 import torch
 import transformers
 from transformers import CONFIG_MAPPING
+from transformers.image_processing_backends import PilBackend
+from transformers.models.auto import feature_extraction_auto, image_processing_auto, processing_auto
 
 import hf_zoo
-from hf_zoo import registry
+from hf_zoo import registration
 from hf_zoo.registry import ARCHITECTURES, TASKS, find_architecture
 
 ROOT = Path(__file__).parents[2]
@@ -53,21 +56,36 @@ class Foreign(transformers.PreTrainedConfig):
 
 def test_a_taken_model_type_is_named_and_kept(monkeypatch):
     monkeypatch.setitem(CONFIG_MAPPING._extra_content, "zoo_llm", Foreign)
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registration, "_registered", {})
     with pytest.raises(RuntimeError, match=r"'zoo_llm' is already registered by .*test_registry\.Foreign"):
         hf_zoo.register()
     assert CONFIG_MAPPING["zoo_llm"] is Foreign
 
 
-def test_a_registration_that_transformers_ignores_is_noticed(monkeypatch):
-    mapping = type(transformers.AutoModelForCausalLM._model_mapping)
-    register = mapping.register
-    # Without exist_ok, and whatever is asked in some versions, a config of transformers' own modules is skipped
-    monkeypatch.setattr(mapping, "register", lambda self, key, value, exist_ok: register(self, key, value))
+def test_a_registration_that_transformers_ignores_is_noticed():
+    """A config whose module is transformers' own is skipped without a word."""
+    auto_class, model_class = transformers.AutoModelForCausalLM, find_architecture("llm").model_class("causal-lm")
     posing = type("ZooLlmConfig", (transformers.PreTrainedConfig,), {"__module__": "transformers.models.posing"})
-    with pytest.raises(RuntimeError, match="ignored AutoModelForCausalLM.register of ZooLlmForCausalLM"):
-        model_class = find_architecture("llm").model_class("causal-lm")
-        registry._register_checked(transformers.AutoModelForCausalLM, posing, model_class)
+    auto_class.register(posing, model_class)
+    with pytest.raises(RuntimeError, match="ignored AutoModelForCausalLM.register for ZooLlmConfig"):
+        registration._assert_held("AutoModelForCausalLM", auto_class._model_mapping, posing, model_class)
+
+
+def test_processors_of_the_table_are_registered(monkeypatch):
+    """As a multimodal architecture will name them: one file of `tokenization/`, one class for each Auto class."""
+    fake = types.ModuleType("hf_zoo.tokenization.fake")
+    fake.ProcessorOfFake = type("ProcessorOfFake", (transformers.ProcessorMixin,), {})
+    fake.EarsOfFake = type("EarsOfFake", (transformers.FeatureExtractionMixin,), {})
+    fake.EyesOfFakePil = type("EyesOfFakePil", (PilBackend,), {})
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    names = {"AutoProcessor": "ProcessorOfFake", "AutoFeatureExtractor": "EarsOfFake"}
+    processors = (*((k, f"fake.{v}") for k, v in names.items()), ("AutoImageProcessor", "fake.EyesOfFakePil"))
+    architecture = replace(ARCHITECTURES["zoo_llm"], processors=processors)
+    config_class = type("FakeConfig", (transformers.PreTrainedConfig,), {"model_type": "zoo_fake"})
+    registration._register_processors(architecture, config_class)
+    assert processing_auto.PROCESSOR_MAPPING[config_class] is fake.ProcessorOfFake
+    assert feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING[config_class] is fake.EarsOfFake
+    assert image_processing_auto.IMAGE_PROCESSOR_MAPPING[config_class] == {"pil": fake.EyesOfFakePil}
 
 
 def logits_of(model_and_ids):
