@@ -12,7 +12,7 @@ from hf_zoo.claims import Claim, Examples, train
 
 NOISE, TRIGGER, FIRST = 0, 1, 2  # ids; the symbols to remember start at FIRST
 SYMBOLS = 16
-COPIED, COPY_LENGTH = 4, 48
+COPIED, COPY_LENGTH = 6, 64
 INDUCTION_LENGTH = 256
 SIZES = {"vocab_size": FIRST + SYMBOLS, "hidden_size": 64, "num_hidden_layers": 2, "pad_token_id": None}
 
@@ -51,20 +51,21 @@ def copying(generator):
     return {"input_ids": ids, "labels": labels}
 
 
-def induction(generator, length=INDUCTION_LENGTH, queries=None):
-    """Random symbols; the trigger stands early, and again later: what followed it first follows it again."""
+def induction(generator, length=INDUCTION_LENGTH, is_test=False):
+    """Random symbols; now and then a trigger with a new symbol after it. At each trigger the symbol that followed the
+    one before is asked for: it must be held as long as it takes, and what it replaced forgotten.
+
+    In a test all triggers but the last stand in the first eighth of the row."""
     ids = torch.randint(FIRST, FIRST + SYMBOLS, (length,), generator=generator)
-    if queries is None:  # from many it learns what to do, from one across the whole row to hold on
-        many = int(torch.randint(2, 25, (), generator=generator))
-        queries = 1 if torch.rand((), generator=generator) < 0.5 else many
-    answer = int(torch.randint(FIRST, FIRST + SYMBOLS, (), generator=generator))
-    early = torch.randint(0, length // 8, (1,), generator=generator)
-    later = length // 4 + 2 * torch.randperm((length - length // 4 - 2) // 2, generator=generator)[: queries - 1]
     labels = torch.full_like(ids, -100)
-    for place in (*early, *later, torch.tensor(length - 2)):
-        ids[place], ids[place + 1] = TRIGGER, answer
-        if place > early:
-            labels[place + 1] = answer
+    is_early = is_test or torch.rand((), generator=generator) < 0.5  # from crowded rows it learns what to do,
+    count = 3 if is_early else int(torch.randint(3, 25, (), generator=generator))  # from these to hold on
+    span = length // 8 if is_early else length - 4
+    places = 2 * torch.randperm(span // 2, generator=generator)[:count].sort().values
+    for before, place in zip([None, *places], [*places, torch.tensor(length - 2)], strict=False):
+        ids[place] = TRIGGER
+        if before is not None and (place == length - 2 or not is_test):
+            labels[place + 1] = ids[before + 1]
     return {"input_ids": ids, "labels": labels}
 
 
@@ -97,7 +98,7 @@ def main():
         steps = 400
         train(model, induction, steps=steps, learning_rate=8e-3, batch_size=16)
         lengths = [256, 512, 1024, 2048, 4096]
-        recalled = [accuracy(model, lambda g, n=n: induction(g, n, queries=1), 64) for n in lengths]
+        recalled = [accuracy(model, lambda g, n=n: induction(g, n, is_test=True), 64) for n in lengths]
         claim.draw("induction, trained on 256 tokens", name, lengths, recalled)
         scores[name] = copied, recalled
 
