@@ -55,7 +55,7 @@ def main() -> None:
         num_key_value_heads=4,
         max_position_embeddings=max(options.lengths) + options.steps + 1,
     )
-    mamba = hf_zoo.create_model("mamba-tiny", **{**sizes, "num_hidden_layers": 8})
+    mamba = hf_zoo.create_model("mamba-tiny", **{**sizes, "num_hidden_layers": 10})
     table = Table("context", box=None)
     for model in (dense, mamba):
         name = f"{model.config.model_type}, {model.num_parameters() / 1e6:.1f} M"
