@@ -13,6 +13,9 @@ test: $(VENV)/dev.done  ## every commit: under ten minutes
 test-all: $(VENV)/dev.done  ## everything, slow lane included
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not gpu and not hub"
 
+conformance: $(VENV)/dev.done  ## run the sweep for every architecture and record in the README what holds
+	$(VENV)/bin/python docs/tables.py --run
+
 style: $(VENV)/dev.done  ## format, lint, regenerate the tables
 	$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix . && $(VENV)/bin/python docs/tables.py
 

@@ -33,10 +33,12 @@ __all__ = [
 
 
 def _is_command_line() -> bool:
-    """True in the process of `hf-zoo`, whose commands register when they need a model: `list` and `show` answer
-    from the tables and import none."""
+    """True in the process of `hf-zoo`, whose commands register when they need a model: `list` answers from the
+    tables and imports none."""
     command = os.path.basename(sys.argv[0]) if sys.argv else ""
-    return command.removesuffix(".exe") == "hf-zoo" or sys.orig_argv[1:3] == ["-m", "hf_zoo"]
+    if command == "-m":  # Python is looking for the module to run; options may stand before it
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1] == "hf_zoo"
+    return command.removesuffix(".exe") == "hf-zoo"
 
 
 if not _is_command_line():

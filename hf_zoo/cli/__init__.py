@@ -2,8 +2,13 @@
 
 import typer
 
+from .claims_command import claims_command
+from .convert_command import convert_command
+from .export_command import export_command
 from .list_command import list_command
+from .new_command import new_command
 from .run_command import RUN_SETTINGS, run_command
+from .show_command import show_command
 from .tokenizer_command import tokenizer_command
 from .train_command import TRAIN_SETTINGS, train_command
 
@@ -14,15 +19,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_command)
+app.command("show")(show_command)
+app.command("train", context_settings=TRAIN_SETTINGS)(train_command)
 app.command("run", context_settings=RUN_SETTINGS)(run_command)
 app.command("tokenizer")(tokenizer_command)
-app.command("train", context_settings=TRAIN_SETTINGS)(train_command)
+app.command("export")(export_command)
+app.command("convert")(convert_command)
+app.command("claims")(claims_command)
+app.command("new")(new_command)
 
 
 def main() -> None:
     """Run the command line; what the user can mend is one line and no traceback."""
     try:
         app()
-    except (ValueError, ImportError, FileNotFoundError) as error:
+    except (ValueError, ImportError, OSError) as error:
         typer.secho(f"hf-zoo: {error}", fg="red", err=True)
         raise SystemExit(2) from None

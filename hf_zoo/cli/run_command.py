@@ -36,6 +36,6 @@ def run_command(
     sys.path[0] = str(path.resolve().parent)
     try:
         runpy.run_path(script, run_name="__main__")
-    except (ValueError, ImportError, FileNotFoundError):
+    except (ValueError, ImportError, OSError):
         traceback.print_exc()  # of a command of ours it would be one line; a script's author needs the place
         raise SystemExit(1) from None

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import refuse_filled
 from ..registry import ARCHITECTURES, TASKS, Architecture, find_architecture
 from .table import find_upstream, prefixes, read_table
 
@@ -82,32 +83,39 @@ def convert_folder(source: str, target: str, to: str) -> Path:
 
     Raises:
         ValueError: an unknown target type, or a target folder that holds files.
+        FileNotFoundError: no such source folder.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     folder = Path(target)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; choose another folder, nothing is overwritten")
+    refuse_filled(folder)
+    if source.startswith(("/", ".")) and not Path(source).is_dir():
+        raise FileNotFoundError(f"{source} is not a folder")
     source_type = AutoConfig.from_pretrained(source).model_type
     if source_type in ARCHITECTURES:
-        model = _open(ARCHITECTURES[source_type], source)
+        if to != "upstream":
+            find_upstream(ARCHITECTURES[source_type], to)  # an unknown name is known before weights are read
+        model = open_folder(ARCHITECTURES[source_type], source)
         to_upstream(model, None if to == "upstream" else to).save_pretrained(folder)
     else:
         architecture = find_architecture(to)
         find_upstream(architecture, source_type)
-        _open(architecture, source).save_pretrained(folder)
+        open_folder(architecture, source).save_pretrained(folder)
     if any(Path(source).glob("tokenizer*")):
         AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder
 
 
-def _open(architecture: Architecture, source: str) -> "PreTrainedModel":
-    """The zoo model with the head that the folder was saved with, the main one where the zoo lacks it."""
+def saved_task(architecture: Architecture, source: str) -> str | None:
+    """The task of the head that a folder was saved with; None where the zoo has none like it."""
     from transformers import PreTrainedConfig
 
     saved = (PreTrainedConfig.get_config_dict(source)[0].get("architectures") or [""])[0]
-    tasks = ("feature-extraction", *architecture.tasks)
-    task = next((t for t in tasks if saved.endswith(TASKS[t][1])), None)
-    if task is None and saved.endswith("LMHeadModel"):
-        task = "causal-lm"
-    return architecture.model_class(task).from_pretrained(source)
+    if saved.endswith("LMHeadModel"):
+        return "causal-lm"
+    return next((t for t in ("feature-extraction", *architecture.tasks) if saved.endswith(TASKS[t][1])), None)
+
+
+def open_folder(architecture: Architecture, source: str) -> "PreTrainedModel":
+    """The zoo model with the head that the folder was saved with, the main one where the zoo lacks it."""
+    return architecture.model_class(saved_task(architecture, source)).from_pretrained(source)

@@ -1,0 +1,162 @@
+"""Generates the tables of README.md between their markers.
+
+    python docs/tables.py          the tables from the registry and from the results on file
+    python docs/tables.py --run    first runs the sweep and records which promise holds for whom
+    python docs/tables.py --check  writes nothing; fails if README.md is not up to date
+
+`<!-- architectures -->` comes from the registry, `<!-- promises -->` from docs/promises.json, which `--run` makes of
+the outcome of tests/test_conformance.py, and `<!-- claims -->` from examples/claims/*.json.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the checkout this file is in, whatever is installed
+
+from hf_zoo.presets import read_presets  # noqa: E402
+from hf_zoo.registry import ARCHITECTURES, Architecture  # noqa: E402
+from hf_zoo.show import short_count  # noqa: E402
+from hf_zoo.upstream.table import read_table  # noqa: E402
+
+README = ROOT / "README.md"
+PROMISES = ROOT / "docs" / "promises.json"
+CLAIMS = ROOT / "examples" / "claims"
+SIGNS = {"holds": "yes", "waived": "waived", "fails": "**no**"}
+
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of GitHub's Markdown."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def architectures_table() -> str:
+    """One row an architecture, from the registry, the presets and the tables of upstream types."""
+    header = ("architecture", "what", "paper", "tasks", "LoRA targets", "opens and writes", "presets")
+    return markdown_table(header, (_architecture_row(architecture) for architecture in ARCHITECTURES.values()))
+
+
+def _architecture_row(architecture: Architecture) -> list[str]:
+    paper, address = architecture.paper
+    presets = (f"{name} ({short_count(preset['parameters'])})" for name, preset in read_presets(architecture).items())
+    return [
+        f"[`{architecture.model_type}`](modeling/{architecture.name}/README.md)",
+        architecture.title,
+        f"[{paper}]({address})",
+        ", ".join(architecture.tasks),
+        ", ".join(f"`{target}`" for target in architecture.lora_targets),
+        ", ".join(f"`{name}`" for name in read_table(architecture)) or "-",
+        ", ".join(presets),
+    ]
+
+
+def promises_table() -> str:
+    """One row a promise, one column an architecture, from the sweep that was last recorded."""
+    if not PROMISES.is_file():
+        return "Not recorded yet: `python docs/tables.py --run`."
+    recorded = json.loads(PROMISES.read_text(encoding="utf-8"))
+    names = sorted({name for row in recorded.values() for name in row})
+    header = ("promise", *(f"`{name}`" for name in names))
+    rows = ((promise, *(SIGNS.get(row.get(name, ""), "-") for name in names)) for promise, row in recorded.items())
+    return markdown_table(header, rows)
+
+
+def claims_table() -> str:
+    """One row a comparison: the JSON files that the claims' scripts write."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(CLAIMS.glob("*.json"))]
+    if not reports:
+        return "None recorded yet: `hf-zoo claims`."
+    rows = (
+        (
+            f"[`zoo_{report['architecture']}`](examples/claims/{report['architecture']}.py)",
+            report["paper"],
+            comparison["statement"],
+            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in comparison["measured"].items()),
+            SIGNS["holds" if comparison["holds"] else "fails"],
+        )
+        for report in reports
+        for comparison in report["comparisons"]
+    )
+    return markdown_table(("architecture", "paper", "claim", "measured", "holds"), rows)
+
+
+TABLES = {"architectures": architectures_table, "promises": promises_table, "claims": claims_table}
+
+
+def filled(text: str) -> str:
+    """The README's text with every table generated anew.
+
+    Raises:
+        ValueError: a pair of markers is missing.
+    """
+    for name, table in TABLES.items():
+        opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+        pattern = re.compile(rf"{opening}\n.*?{closing}", flags=re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"{README.name} has no {opening} ... {closing}")
+        content = f"{opening}\n\n{table()}\n\n{closing}"
+        text = pattern.sub(lambda _, content=content: content, text)
+    return text
+
+
+def record_promises() -> None:
+    """Run the whole sweep, slow promises included, and write who keeps what.
+
+    A promise holds where all its tests pass, fails where one fails, and is waived where the Case says why.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        sweep = ["tests/test_conformance.py", "-q", "-m", "not gpu and not hub", f"--junitxml={report}"]
+        subprocess.run([sys.executable, "-m", "pytest", *sweep], cwd=ROOT, check=False)
+        results = promises_of(report.read_text(encoding="utf-8"))
+    PROMISES.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def promises_of(report: str) -> dict[str, dict[str, str]]:
+    """Promise -> architecture -> "holds", "waived" or "fails", from a JUnit report of the sweep."""
+    results: dict[str, dict[str, str]] = {}
+    for test in ElementTree.fromstring(report).iter("testcase"):
+        function, _, parameters = test.get("name").partition("[")
+        promise = function.removeprefix("test_").replace("_", " ")
+        for name in ARCHITECTURES:
+            if not re.search(rf"(^|-){name}(-|\]|$)", parameters):
+                continue
+            outcome = "holds"
+            if test.find("failure") is not None or test.find("error") is not None:
+                outcome = "fails"
+            elif test.find("skipped") is not None:
+                outcome = "waived"
+            row = results.setdefault(promise, {})
+            # The worst counts, but one kind of head that has no use for a promise does not waive it for the others.
+            order = ["waived", "holds", "fails"]
+            row[name] = max(row.get(name, outcome), outcome, key=order.index)
+    return results
+
+
+def main() -> None:
+    """Fill the tables, or check that they are filled."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--run", action="store_true", help="run the sweep first and record what holds")
+    action.add_argument("--check", action="store_true", help="fail if README.md is not up to date")
+    arguments = parser.parse_args()
+    if arguments.run:
+        record_promises()
+    before = README.read_text(encoding="utf-8")
+    after = filled(before)
+    if arguments.check:
+        sys.exit(0 if after == before else f"{README.name} is not up to date: run `python docs/tables.py`")
+    README.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
