@@ -1,4 +1,4 @@
-"""The tour in about three minutes on two CPU cores: train, tune with LoRA, save, reload elsewhere, generate.
+"""The tour, in about three minutes on two CPU cores: train, tune with LoRA, save, reload elsewhere, generate.
 
     make demo
     python examples/demo.py --steps 2000 --folder longer
@@ -83,8 +83,8 @@ def generate(model: Path, adapter: Path, prompt: str, max_new_tokens: int) -> No
 
     network = AutoModelForCausalLM.from_pretrained(model)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    inputs = tokenizer(tokenizer.bos_token + prompt, return_tensors="pt")
-    sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1}
+    inputs = tokenizer(prompt, return_tensors="pt")
+    sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
     for title in ("pre-trained on python-source", "tuned with LoRA on python-docs"):
         if title.startswith("tuned"):
             network = PeftModel.from_pretrained(network, adapter)
@@ -136,8 +136,8 @@ def main() -> None:
     options = parser.parse_args()
     model, adapter = options.folder / "model", options.folder / "adapter"
     if options.generate_only:
-        # Without the space after it, which belongs to the next token: " name"
-        generate(model, adapter, "def", max_new_tokens=80)
+        # A method. The space after "def" is left out, since it belongs to the next token: " name"
+        generate(model, adapter, "    def", max_new_tokens=80)
         return
     is_fresh = {}
     is_fresh["model"] = stage("1. Train a language model on python-source", model, train_model, model, options.steps)

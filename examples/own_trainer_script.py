@@ -5,7 +5,8 @@
     python examples/own_trainer_script.py --model_type bert
 
 `hf-zoo run` starts it with the zoo registered, so that its Auto classes find `zoo_mamba`. It reads handwritten digits,
-8 x 8 pixels, as a text of 64 tokens, each one of 17 shades of grey. Needs scikit-learn.
+8 x 8 pixels, as a text of 64 tokens, each one of 17 shades of grey. Needs scikit-learn:
+pip install 'hf_zoo[tables]'.
 """
 
 import argparse
