@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import unknown_name
 from .presets import create_config, find_preset
-from .registry import ARCHITECTURES, Architecture, register
+from .registration import register
+from .registry import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

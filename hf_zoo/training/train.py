@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import unknown_name
-from ..registry import ARCHITECTURES, TASKS, register
+from ..registration import register
+from ..registry import ARCHITECTURES, TASKS
 from .rows import Labels, check_task, load_splits, make_collator, make_rows, read_labels
 from .run_folder import finish_run, open_run
 
@@ -243,10 +244,9 @@ def load_model(
             model = create_model(model, task, **({"num_labels": num_labels} if config else {}))
             model.config.update(config)
         else:
-            # A head for other labels than the saved one is left behind for a new one
-            model = _from_pretrained(
-                getattr(transformers, TASKS[task][0]), model, ignore_mismatched_sizes=True, **config
-            )
+            # A head for other labels than the saved one is left behind for a new one; nothing else may differ
+            auto_class = getattr(transformers, TASKS[task][0])
+            model = _from_pretrained(auto_class, model, ignore_mismatched_sizes=labels is not None, **config)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model
