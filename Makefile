@@ -1,17 +1,27 @@
 PYTHON ?= python3
 VENV ?= .venv
+FLOOR ?= .venv-floor
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One thread a test process: two processes of two threads each wait for one another on a small machine
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all conformance style
+.PHONY: demo test test-all test-floor conformance bench style
 
 demo: $(VENV)/demo.done  ## train, tune with LoRA, save, reload, generate, draw the loss curve
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/dev.done  ## every commit: under ten minutes
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
-test-all: $(VENV)/dev.done  ## everything, slow lane included
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not gpu and not hub"
+test-all: $(VENV)/dev.done test-floor  ## everything, slow lane and oldest transformers included
+	$(PYTEST) -m "not gpu and not hub"
+
+test-floor: $(FLOOR)/dev.done  ## the tests of every commit on the oldest transformers that works
+	$(subst $(VENV),$(FLOOR),$(PYTEST))
+
+bench: $(VENV)/dev.done  ## speed and memory beside transformers' own models, as ratios
+	$(PIP_INSTALL) --editable '.[rivals]'
+	$(VENV)/bin/python benchmarks/llm.py && $(VENV)/bin/python benchmarks/mamba.py
 
 conformance: $(VENV)/dev.done  ## run the sweep for every architecture and record in the README what holds
 	$(VENV)/bin/python docs/tables.py --run
@@ -27,3 +37,9 @@ $(VENV)/demo.done: pyproject.toml setup.py constraints.txt | $(VENV)/bin/python
 
 $(VENV)/dev.done: pyproject.toml setup.py constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable '.[dev]' && touch $@ $(VENV)/demo.done
+
+$(FLOOR)/dev.done: pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv $(FLOOR)
+	sed 's/^transformers==.*/transformers==5.17.0/' constraints.txt > $(FLOOR)/constraints.txt
+	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(FLOOR)/constraints.txt \
+		--editable '.[dev]' && touch $@
