@@ -26,12 +26,12 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load weights; a checkpoint that lacks part of the trunk is an error, a new head is not.
+        """Load weights; a checkpoint that lacks some of its own or of the trunk is an error, a new head is not.
 
         With `output_loading_info=True` nothing is raised, and the caller is told what is missing.
 
         Raises:
-            ValueError: weights of the trunk are missing from the file, which would otherwise start at random.
+            ValueError: weights are missing from the file that would start at random without a word.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         with ExitStack() as stack:
@@ -40,7 +40,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
-        missing = model.missing_trunk_weights(info["missing_keys"])
+        missing = model.lost_weights(info["missing_keys"])
         if missing and not wants_info and pretrained_model_name_or_path is not None:
             raise ValueError(
                 f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, the first being "
@@ -48,8 +48,10 @@ class ZooPreTrainedModel(PreTrainedModel):
             )
         return (model, info) if wants_info else model
 
-    def missing_trunk_weights(self, missing: list[str]) -> list[str]:
-        """Those missing weights that belong to the trunk, and that not every checkpoint may lack."""
+    def lost_weights(self, missing: list[str]) -> list[str]:
+        """Those missing weights that no checkpoint may lack: of the trunk, and all if this class wrote it."""
+        if type(self).__name__ in (self.config.architectures or ()):
+            return sorted(missing)
         prefix = f"{self.base_model_prefix}." if hasattr(self, self.base_model_prefix) else ""
         trunk = (name for name in missing if name.startswith(prefix))
         return sorted(name for name in trunk if not any(part in name for part in self.may_be_missing))

@@ -91,6 +91,7 @@ class ZooMlmPreTrainedModel(ZooPreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": MlmBlock, "attentions": Attention}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import hf_zoo
@@ -149,6 +150,15 @@ def test_z_loss_is_added():
 def test_numbers_that_do_not_fit_are_named(options, field):
     with pytest.raises(ValueError, match=field):
         hf_zoo.create_config("llm-tiny", **{**SIZES, **options})
+
+
+def test_a_checkpoint_without_its_head_is_an_error(tmp_path):
+    make().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({n: w for n, w in load_file(path).items() if n != "lm_head.weight"}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 weights of ZooLlmForCausalLM, the first being 'lm_head.weight'"):
+        ZooLlmForCausalLM.from_pretrained(tmp_path)
+    hf_zoo.create_model("llm-tiny", "token-classification").from_pretrained(tmp_path)  # a new head is no loss
 
 
 def test_logits_of_chosen_positions_alone():
