@@ -121,11 +121,13 @@ def summarise(folder: Path, is_fresh: dict[str, bool]) -> None:
         table.add_row(name, f"{losses[0]:.2f}", f"{losses[-1]:.2f}", f"{tokens:,.0f}" if is_fresh[name] else "-")
     console.print(table)
     shutil.copyfile(folder / "model" / "loss.png", folder / "loss.png")
-    files = Table(box=None, show_header=False)
-    files.add_row(str(folder / "loss.png"), "the loss of pre-training")
-    files.add_row(str(folder / "model"), "weights, code, tokenizer, losses: loads with or without hf_zoo")
-    files.add_row(str(folder / "adapter"), "the LoRA adapter: loads with peft on top of the model")
-    console.print(files)
+    files = {
+        "loss.png": "the loss of pre-training",
+        "model": "weights, code, tokenizer, losses: loads with or without hf_zoo",
+        "adapter": "the LoRA adapter: loads with peft on top of the model",
+    }
+    for name, what in files.items():
+        console.print(f"{folder / name}  {what}", soft_wrap=True, highlight=False)
 
 
 def main() -> None:

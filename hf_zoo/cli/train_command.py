@@ -127,11 +127,13 @@ def train_command(context: typer.Context) -> None:
 
 def _print_summary(folder: Path, is_adapter: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, show_header=False)
-    table.add_row("adapter and tokenizer" if is_adapter else "model and tokenizer", str(folder))
-    table.add_row("losses", str(folder / "training.json"))
-    if (folder / "loss.png").exists():
-        table.add_row("loss curve", str(folder / "loss.png"))
-    Console(soft_wrap=True).print(table)
+    files = {
+        "adapter and tokenizer" if is_adapter else "model and tokenizer": folder,
+        "losses": folder / "training.json",
+        "loss curve": folder / "loss.png",
+    }
+    console = Console(soft_wrap=True)  # a path is to be copied whole, which a table would cut to the window's width
+    for what, path in files.items():
+        if path.exists():
+            console.print(f"{what:<23}{path}", markup=False, highlight=False)
