@@ -153,7 +153,8 @@ class ZooLlmModel(DecoderTrunk, ZooLlmPreTrainedModel):
             return {"position_embeddings": self.rotary_emb(x, position_ids)}
         if self.config.positions == "alibi":
             keys = key_positions(x, attention_mask, past_key_values)
-            return {"position_bias": alibi_bias(self.config.num_attention_heads, position_ids, keys).to(x.dtype)}
+            bias = alibi_bias(self.config.num_attention_heads, position_ids, keys).to(x.dtype)
+            return {"position_bias": bias.expand(x.shape[0], -1, -1, -1)}  # flex attention looks it up by row
         return {}
 
 
