@@ -66,7 +66,7 @@ def seconds(run):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--default-lengths", type=int, nargs="*", default=[512, 1024])
     args = parser.parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)

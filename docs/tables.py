@@ -5,7 +5,8 @@
     python docs/tables.py --check  writes nothing; fails if README.md is not up to date
 
 `<!-- architectures -->` comes from the registry, `<!-- promises -->` from docs/promises.json, which `--run` makes of
-the outcome of tests/test_conformance.py, and `<!-- claims -->` from examples/claims/*.json.
+the outcome of tests/test_conformance.py, `<!-- claims -->` from examples/claims/*.json, and `<!-- speed -->` from
+benchmarks/results/*.json.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from hf_zoo.upstream.table import read_table  # noqa: E402
 README = ROOT / "README.md"
 PROMISES = ROOT / "docs" / "promises.json"
 CLAIMS = ROOT / "examples" / "claims"
+SPEED = ROOT / "benchmarks" / "results"
 SIGNS = {"holds": "yes", "waived": "waived", "fails": "**no**"}
 
 
@@ -89,7 +91,23 @@ def claims_table() -> str:
     return markdown_table(("architecture", "paper", "claim", "measured", "holds"), rows)
 
 
-TABLES = {"architectures": architectures_table, "promises": promises_table, "claims": claims_table}
+def speed_tables() -> str:
+    """One table a benchmark: the JSON files that the benchmarks write."""
+    reports = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(SPEED.glob("*.json"))}
+    parts = []
+    for name, report in reports.items():
+        rows = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in report["rows"]]
+        parts.append(f"`zoo_{name}`, {report['note']}, {report['threads']} threads:")
+        parts.append(markdown_table(report["rows"][0], rows))
+    return "\n\n".join(parts) or "None recorded yet: `make bench`."
+
+
+TABLES = {
+    "architectures": architectures_table,
+    "promises": promises_table,
+    "claims": claims_table,
+    "speed": speed_tables,
+}
 
 
 def filled(text: str) -> str:
