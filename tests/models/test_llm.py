@@ -111,6 +111,23 @@ def test_options_keep_the_promises_of_the_sweep(name):
         assert torch.equal(static, model.generate(tokens, **options, use_cache=False))
 
 
+LAYOUTS = {
+    "pre": lambda x, n1, a, n2, f: (h := x + a(n1(x))) + f(n2(h)),
+    "post": lambda x, n1, a, n2, f: n2((h := n1(x + a(x))) + f(h)),
+    "parallel": lambda x, n1, a, n2, f: x + a(n1(x)) + f(n1(x)),
+    "output": lambda x, n1, a, n2, f: (h := x + n1(a(x))) + n2(f(h)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_blocks_equal_their_equations(layout):
+    block = make(block_layout=layout, positions="none").double().model.layers[0]
+    x = torch.randn(2, 5, 32, dtype=torch.float64)
+    parts = (block.mixer_norm, lambda y: block.self_attn(y)[0], block.mlp_norm, block.mlp)
+    assert_close(block(x, None), LAYOUTS[layout](x, *parts), atol=1e-12, rtol=1e-10)
+
+
 def test_long_inputs_meet_the_table_or_pass():
     model = make(positions="learned", max_position_embeddings=8)
     with pytest.raises(ValueError, match="max_position_embeddings=8"):

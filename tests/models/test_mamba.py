@@ -23,6 +23,7 @@ def test_the_state_does_not_grow():
     model, sizes = make(), []
     for tokens in (5, 50):
         cache = model(ids(tokens=tokens), use_cache=True).past_key_values
+        assert cache.get_seq_length() == tokens
         layers = cache.layers
         sizes.append(sum(s.numel() for layer in layers for s in (layer.conv_states[0], layer.recurrent_states[0])))
     batch, layers, channels, state_size, kernel = 2, 2, 64, 16, 4
