@@ -66,7 +66,7 @@ class Attention(nn.Module):
 
         Args:
             remember: takes the new keys and values (B, G, T, K), returns all of them (B, G, S, K): a cache's update.
-            position_embeddings: cos and sin (B, 1, T, R) of rotary positions.
+            position_embeddings: cos and sin (B, T, R) of rotary positions.
             kwargs: for the backend, such as `position_bias` (B, H, T, S) or `sliding_window`.
         """
         q, k, v = (self._split_heads(y) for y in self.project(x))

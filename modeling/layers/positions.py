@@ -86,22 +86,22 @@ class RotaryPositions(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """x of any shape, for its dtype; position_ids (B, T) -> cos and sin (B, 1, T, R), as `rotate` wants them."""
+        """x of any shape, for its dtype; position_ids (B, T) -> cos and sin (B, T, R), as `rotate` wants them."""
         # In float32 throughout: half precision cannot tell positions beyond 2,048 apart.
-        angles = position_ids[:, None, :, None].float() * self.inv_freq.float()
+        angles = position_ids[..., None].float() * self.inv_freq.float()
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return torch.cat((cos, cos), dim=-1).to(x.dtype), torch.cat((-sin, sin), dim=-1).to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first R dimensions of x (B, H, T, K) by the angles of cos and sin (B, 1, T, R).
+    """Turn the first R dimensions of x (B, H, T, K) by the angles of cos and sin (B, T, R).
 
     The first half of sin is negated: with it (x_1, x_2) cos + (x_2, x_1) sin is the turn, in three operations.
     """
     rotary_dim = cos.shape[-1]
     if rotary_dim < x.shape[-1]:
         return torch.cat((rotate(x[..., :rotary_dim], cos, sin), x[..., rotary_dim:]), dim=-1)
-    return torch.addcmul(x * cos, x.roll(rotary_dim // 2, dims=-1), sin)
+    return torch.addcmul(x * cos[:, None], x.roll(rotary_dim // 2, dims=-1), sin[:, None])
 
 
 def alibi_slopes(num_heads: int) -> Tensor:
