@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
+from transformers import GenerationConfig
 
 import hf_zoo
 from hf_zoo.modeling.llm.modeling_llm import ZooLlmForCausalLM
@@ -184,3 +185,24 @@ def test_logits_of_chosen_positions_alone():
     assert_close(model(tokens, logits_to_keep=2).logits, whole[:, -2:])
     assert_close(model(tokens, logits_to_keep=torch.tensor([1, 5])).logits, whole[:, [1, 5]])
     assert isinstance(model, ZooLlmForCausalLM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"positions": "alibi"}, {"sliding_window": 4}], ids=str)
+@torch.no_grad()
+def test_flex_attention_agrees(options):
+    model, tokens = make(**options), ids()
+    expected = model(tokens).logits
+    model.set_attn_implementation("flex_attention")
+    assert_close(model(tokens).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_paged_generation_agrees():
+    model, tokens = make(), ids()
+    options = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=63, pad_token_id=0)
+    expected = model.generate(tokens, generation_config=options)[:, 12:]
+    model.set_attn_implementation("paged|sdpa")
+    answers = model.generate_batch(tokens.tolist(), generation_config=options)
+    assert [answers[f"req_{row}"].generated_tokens for row in range(2)] == expected.tolist()
