@@ -8,7 +8,9 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache
 
-State = tuple[Tensor, Tensor]  # the last inputs of a convolution (B, E, K - 1), and what the recurrence remembers
+# The last inputs of a convolution or a token shift (B, E, K - 1), and what a recurrence remembers; None where a layer
+# has no use for one of them
+State = tuple[Tensor | None, Tensor | None]
 
 
 class StateCache(DynamicCache):
@@ -38,18 +40,28 @@ def new_cache(config: PreTrainedConfig) -> Cache:
     return StateCache(config) if is_recurrent else DynamicCache(config=config)
 
 
-def read_state(cache: Cache | None, layer_idx: int) -> State | None:
-    """The state that earlier tokens left in a recurrent layer, None at the start of a text."""
-    if cache is None or not cache.has_previous_state(layer_idx):
+def read_state(cache: Cache | None, layer_idx: int, part: int = 0) -> State | None:
+    """The state that earlier tokens left in a recurrent layer, None at the start of a text.
+
+    Args:
+        part: 0 for the token mixer, 1 for a channel mixer that remembers too; a config whose layers have both says
+            `number_of_conv_states = 2`.
+    """
+    if cache is None or not cache.layers[layer_idx].has_previous_state[part]:
         return None
     layer = cache.layers[layer_idx]  # `cache.get_conv_state` is younger than the oldest transformers that works
-    return layer.conv_states[0], layer.recurrent_states[0]
+    window = layer.conv_states[part]
+    return window if window.numel() else None, layer.recurrent_states[part]
 
 
-def write_state(cache: Cache | None, layer_idx: int, state: State) -> None:
-    """Replace the state of a recurrent layer."""
-    if cache is not None:
-        convolution, recurrent = state
-        # The cache appends and keeps the last `conv_kernel_size` columns: all of them new, it replaces.
-        cache.update_conv_state(convolution, layer_idx, conv_kernel_size=convolution.shape[-1])
-        cache.update_recurrent_state(recurrent, layer_idx)
+def write_state(cache: Cache | None, layer_idx: int, state: State, part: int = 0) -> None:
+    """Replace the state of a recurrent layer, or of one part of it."""
+    if cache is None:
+        return
+    window, memory = state
+    if window is None:  # the cache counts a layer as visited when it gets a window
+        window = memory.new_empty(len(memory), 0, 1)
+    # The cache appends and keeps the last `conv_kernel_size` columns: all of them new, it replaces.
+    cache.update_conv_state(window, layer_idx, state_idx=part, conv_kernel_size=window.shape[-1])
+    if memory is not None:
+        cache.update_recurrent_state(memory, layer_idx, state_idx=part)
