@@ -8,15 +8,14 @@ upstream with `mambapy` installed, from 512 to 8,192; then generation, and how t
 
 import argparse
 import logging
-import tempfile
 import time
 
 import torch
 from paired import growth, peak_of_tensors, report, speed_up
+from rivals import generation, same_weights, train_step
 from transformers import MambaConfig, MambaForCausalLM
 
 import hf_zoo
-from hf_zoo.registry import ARCHITECTURES
 
 SIZES = {"vocab_size": 1024, "hidden_size": 256, "num_hidden_layers": 4}
 
@@ -27,33 +26,7 @@ def models():
     with_mambapy = MambaForCausalLM(MambaConfig(**SIZES, use_mambapy=True, use_associative_scan=False))
     default = MambaForCausalLM(MambaConfig(**SIZES))
     default.load_state_dict(with_mambapy.state_dict())
-    with tempfile.TemporaryDirectory() as folder:
-        default.save_pretrained(folder)
-        ours = ARCHITECTURES["zoo_mamba"].model_class().from_pretrained(folder)
-    return ours, with_mambapy, default
-
-
-def train_step(model, ids):
-    """One forward and backward pass, as a function of nothing."""
-
-    def run():
-        model.train()
-        model.zero_grad()
-        model(ids, labels=ids).loss.backward()
-
-    return run
-
-
-def generation(model, ids, tokens):
-    """Greedy generation, as a function of nothing."""
-    options = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-
-    @torch.no_grad()
-    def run():
-        model.eval()
-        return model.generate(ids, attention_mask=torch.ones_like(ids), **options)
-
-    return run
+    return same_weights("zoo_mamba", default), with_mambapy, default
 
 
 def seconds(run):
@@ -78,19 +51,16 @@ def main():
 
     rows, times, peaks = [], [], []
     for length in args.lengths:
-        ids = torch.randint(0, SIZES["vocab_size"], (1, length))
-        step = train_step(ours, ids)
-        ratio, own, _ = speed_up(step, train_step(with_mambapy, ids), args.pairs)
+        ratio, own, _ = speed_up(train_step(ours, length), train_step(with_mambapy, length), args.pairs)
         row = {"tokens": length, "rival": "mambapy", "speed-up": ratio}
-        peak, rival_peak = (peak_of_tensors(train_step(model, ids)) for model in (ours, with_mambapy))
+        peak, rival_peak = (peak_of_tensors(train_step(model, length)) for model in (ours, with_mambapy))
         rows.append({**row, "memory of rival / ours": rival_peak / peak})
         times.append(own)
         peaks.append(float(peak))
         if length in args.default_lengths:
-            slow = seconds(train_step(default, ids))
+            slow = seconds(train_step(default, length))
             rows.append({"tokens": length, "rival": "default", "speed-up": slow / own, "memory of rival / ours": ""})
-    ids = torch.randint(0, SIZES["vocab_size"], (1, 64))
-    ratio, _, _ = speed_up(generation(ours, ids, 64), generation(default, ids, 64), args.pairs)
+    ratio, _, _ = speed_up(generation(ours), generation(default), args.pairs)
     rows.append({"tokens": 64, "rival": "generation", "speed-up": ratio, "memory of rival / ours": ""})
     note = f"training step; time grows as length^{growth(args.lengths, times):.2f}, "
     report("mamba", rows, note + f"peak memory as length^{growth(args.lengths, peaks):.2f}")

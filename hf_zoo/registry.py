@@ -116,6 +116,14 @@ ARCHITECTURES = {
             feedforward_targets=("out_proj",),
         ),
         Architecture(
+            "mamba2",
+            "state-space duality: one decay a head, in matrix products",
+            ("Dao and Gu 2024", "https://arxiv.org/abs/2405.21060"),
+            DECODER_TASKS,
+            lora_targets=("in_proj", "out_proj"),
+            feedforward_targets=("out_proj",),
+        ),
+        Architecture(
             "mlm",
             "masked language model: BERT, BioBERT",
             ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),

@@ -69,6 +69,7 @@ class Case:
 CASES = {
     "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
     "zoo_mamba": Case(ARCHITECTURES["zoo_mamba"]),
+    "zoo_mamba2": Case(ARCHITECTURES["zoo_mamba2"]),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
         is_causal=False,

@@ -10,7 +10,7 @@ def mamba_weights() -> list[WeightTransform]:
     return [
         WeightRenaming(r"embeddings\.", r"embed_tokens\."),
         WeightRenaming(r"layers\.(\d+)\.norm\.", r"layers\.\1\.mixer_norm\."),
-        WeightRenaming(r"norm_f\.", r"(?<!_)norm\."),
+        WeightRenaming(r"norm_f\.", r"(?<!_)(?<!mixer\.)norm\."),  # the last one, not those of layers
     ]
 
 

@@ -27,6 +27,7 @@ class Upstream:
         renamed: zoo field -> upstream field; fields of the same name are copied without being listed.
         fixed: zoo field -> the value that this model type always has.
         derived: zoo field -> (upstream field or None, function of the upstream config), where a copy will not do.
+        written: upstream field -> function of the zoo config, where upstream stores what the zoo works out.
         required: upstream field -> the one value that can be read.
     """
 
@@ -35,6 +36,7 @@ class Upstream:
     renamed: dict[str, str] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     derived: dict[str, tuple[str | None, Callable[[Any], Any]]] = field(default_factory=dict)
+    written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     required: dict[str, Any] = field(default_factory=dict)
 
     def read_config(self, config_class: type, config_dict: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class Upstream:
         result = {name: values[name] for name in known & set(values)}
         result |= {theirs: values[ours] for ours, theirs in self.renamed.items()}
         result |= {theirs: values[ours] for ours, (theirs, _) in self.derived.items() if theirs is not None}
+        result |= {theirs: compute(config) for theirs, compute in self.written.items()}
         upstream = config_class(**result)
         again = type(config)(**self.read_config(type(config), upstream.to_dict()))
         for f in fields(config):

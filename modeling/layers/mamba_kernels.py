@@ -14,7 +14,7 @@ _HUB = {"mamba_ssm": "kernels-community/mamba-ssm", "causal_conv1d": "kernels-co
 
 
 def kernel_for(x: Tensor, package: str, name: str) -> Callable | None:
-    """The function `name` of `package` if x is on a CUDA device and the kernel is there; else nothing is imported."""
+    """The function `name` of module `package` if x is on a CUDA device and it is there; else nothing is imported."""
     return _find(package, name) if x.is_cuda else None
 
 
@@ -29,4 +29,4 @@ def _find(package: str, name: str) -> Callable | None:
 
 
 def _from_hub(package: str) -> ModuleType:
-    return import_module("kernels").get_kernel(_HUB[package])
+    return import_module("kernels").get_kernel(_HUB[package.partition(".")[0]])

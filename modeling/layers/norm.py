@@ -1,6 +1,7 @@
 """Normalisation over the last axis; statistics in float32 whatever the dtype of the input.
 
 RMSNorm    y = x / sqrt(mean(x^2) + eps) * g          Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467
+gated      y = RMSNorm(x ∘ silu(z)), in groups        Dao and Gu 2024, https://arxiv.org/abs/2405.21060
 LayerNorm  y = (x - mean) / sqrt(var + eps) * g + b   Ba et al. 2016, https://arxiv.org/abs/1607.06450
 """
 
@@ -28,6 +29,23 @@ class RMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """The size and eps, for printing a model."""
         return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class GatedRMSNorm(RMSNorm):
+    """RMSNorm of a gated input, over each of several groups of channels (Mamba-2)."""
+
+    def __init__(self, hidden_size: int, eps: float = 1e-6, num_groups: int = 1) -> None:
+        super().__init__(hidden_size, eps)
+        self.num_groups = num_groups
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """x and the gate z (..., D) -> y (..., D)."""
+        gated = x * F.silu(z)
+        if self.num_groups == 1:
+            return super().forward(gated)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        groups = gated.to(dtype).unflatten(-1, (self.num_groups, -1))
+        return self.weight * F.rms_norm(groups, groups.shape[-1:], None, self.eps).flatten(-2).to(x.dtype)
 
 
 NORMS = {

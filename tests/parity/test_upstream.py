@@ -34,6 +34,13 @@ OPTIONS = {
         {"hidden_size": 48, "num_hidden_layers": 3},
         {"hidden_size": 32, "num_hidden_layers": 2, "use_bias": True, "use_conv_bias": False, "conv_kernel": 3},
     ],
+    "mamba2": [
+        {"hidden_size": 48, "num_hidden_layers": 3, "head_dim": 8, "num_heads": 12, "n_groups": 3, "state_size": 16},
+        {
+            **{"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16, "num_heads": 4, "n_groups": 1},
+            **{"use_bias": True, "use_conv_bias": False, "time_step_limit": (0.3, 0.9), "tie_word_embeddings": True},
+        },
+    ],
 }
 PAIRS = [(a, u) for a in ARCHITECTURES.values() for u in read_table(a)]
 CASES = [
