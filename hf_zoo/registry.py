@@ -108,6 +108,14 @@ ARCHITECTURES = {
             DECODER_TASKS,
         ),
         Architecture(
+            "s4",
+            "linear time-invariant state spaces: S4, S4D",
+            ("Gu et al. 2021", "https://arxiv.org/abs/2111.00396"),
+            DECODER_TASKS,
+            lora_targets=("out_proj",),
+            feedforward_targets=("out_proj",),
+        ),
+        Architecture(
             "mamba",
             "selective state-space model",
             ("Gu and Dao 2023", "https://arxiv.org/abs/2312.00752"),

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .base_model import ZooPreTrainedModel
-from .cache import read_state, write_state
+from .cache import State, read_state, write_state
 from .layers.norm import RMSNorm
 
 
@@ -51,9 +51,16 @@ class RecurrentBlock(GradientCheckpointingLayer):
     ) -> Tensor:
         """x (B, T, D), mask (B, T) with 1 on real tokens -> (B, T, D)."""
         state = read_state(past_key_values, self.layer_idx)
-        y, state = self.mixer(self.mixer_norm(x.to(self.mixer_norm.weight.dtype)), mask, state, packed_positions)
+        x_normed = self.mixer_norm(x.to(self.mixer_norm.weight.dtype))
+        y, state = self.mix(x_normed, mask, state, packed_positions, keep_state=past_key_values is not None)
         write_state(past_key_values, self.layer_idx, state)
         return (x.float() if self.residual_in_fp32 and x.dtype != torch.float64 else x) + y
+
+    def mix(
+        self, x: Tensor, mask: Tensor | None, state: State | None, packed_positions: Tensor | None, keep_state: bool
+    ) -> tuple[Tensor, State]:
+        """y (B, T, D) and the new state, which most mixers find by the way whether it is wanted or not."""
+        return self.mixer(x, mask, state, packed_positions)
 
 
 class RecurrentPreTrainedModel(ZooPreTrainedModel):

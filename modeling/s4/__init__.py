@@ -1,0 +1,1 @@
+"""S4: structured state spaces, linear and time-invariant."""
