@@ -108,6 +108,12 @@ ARCHITECTURES = {
             DECODER_TASKS,
         ),
         Architecture(
+            "sparse_transformer",
+            "strided and fixed factorised attention over long texts",
+            ("Child et al. 2019", "https://arxiv.org/abs/1904.10509"),
+            DECODER_TASKS,
+        ),
+        Architecture(
             "s4",
             "linear time-invariant state spaces: S4, S4D",
             ("Gu et al. 2021", "https://arxiv.org/abs/2111.00396"),

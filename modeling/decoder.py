@@ -36,6 +36,20 @@ class DecoderTrunk:
         """x (B, T, D) with whatever the architecture adds to embeddings; position_ids (B or 1, T)."""
         return x
 
+    def make_masks(
+        self,
+        x: Tensor,
+        attention_mask: Tensor | dict[str, Tensor] | None,
+        past_key_values: Cache | None,
+        position_ids: Tensor | None,
+    ) -> dict[str, Tensor | None]:
+        """The mask of each kind of layer in `config.layer_types`; see `decoder_masks`."""
+        return decoder_masks(self.config, x, attention_mask, past_key_values, position_ids)
+
+    def make_cache(self) -> Cache:
+        """An empty cache."""
+        return new_cache(self.config)
+
     def attention_arguments(
         self, x: Tensor, position_ids: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None
     ) -> dict[str, Any]:
@@ -66,7 +80,7 @@ class DecoderTrunk:
         """
         x = embed_tokens(self.embed_tokens, input_ids, inputs_embeds)
         attention_mask = drop_useless_mask(attention_mask)
-        masks = decoder_masks(self.config, x, attention_mask, past_key_values, position_ids)
+        masks = self.make_masks(x, attention_mask, past_key_values, position_ids)
         packed = packed_positions(position_ids, attention_mask, has_past=past_key_values is not None)
         if position_ids is None:
             num_seen = seen_tokens(past_key_values, self.config.layer_types)
@@ -74,7 +88,7 @@ class DecoderTrunk:
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
-            past_key_values = new_cache(self.config)
+            past_key_values = self.make_cache()
 
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)

@@ -68,6 +68,7 @@ class Case:
 
 CASES = {
     "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
+    "zoo_sparse_transformer": Case(ARCHITECTURES["zoo_sparse_transformer"], {"stride": 3, "summary_size": 1}),
     "zoo_s4": Case(ARCHITECTURES["zoo_s4"]),
     "zoo_mamba": Case(ARCHITECTURES["zoo_mamba"]),
     "zoo_mamba2": Case(ARCHITECTURES["zoo_mamba2"]),

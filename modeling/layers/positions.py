@@ -1,6 +1,7 @@
-"""What tells an attention layer where a token stands: four ways.
+"""What tells an attention layer where a token stands: five ways.
 
     learned     x + P[p]                                                        a table, and so a hard maximum
+    factorised  x + P_1[p // l] + P_2[p % l], a table for each digit of p
     sinusoidal  x + PE[p],  PE[p, 2i] = sin(p w_i),  PE[p, 2i+1] = cos(p w_i),  w_i = 10000^(-2i/D)
                 Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
     rotary      pairs (x_i, x_{i+R/2}) of q and k turn by p w_i,  w_i = theta^(-2i/R), on the first R of K dimensions
@@ -37,6 +38,41 @@ class LearnedPositions(nn.Embedding):
                     "shorten the input, or build the model with more positions"
                 )
         return super().forward(position_ids)
+
+
+class FactorisedPositions(nn.Module):
+    """Learned positions of several digits, each with a table of its own: row and column of a text written in rows.
+
+    x + Σ_n P_n[digit n of p]                 Child et al. 2019, https://arxiv.org/abs/1904.10509, section 5.3
+
+    Args:
+        shape: how many values each digit has, the slowest first, as in (rows, columns, channels).
+        hidden_size: D.
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden_size: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.tables = nn.ModuleList(nn.Embedding(size, hidden_size) for size in shape)
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        """position_ids (B, T) -> (B, T, D).
+
+        Raises:
+            ValueError: a position has no such digits.
+        """
+        if position_ids.device.type == "cpu" and position_ids.numel() and not torch.compiler.is_compiling():
+            last, longest = int(position_ids.max()), math.prod(self.shape)
+            if last >= longest:
+                raise ValueError(
+                    f"position {last} is beyond position_shape={self.shape}, which holds {longest}: "
+                    "shorten the input, or build the model with a larger shape"
+                )
+        total = 0
+        for table, size in zip(reversed(self.tables), reversed(self.shape), strict=True):
+            total = total + table(position_ids % size)
+            position_ids = position_ids // size
+        return total
 
 
 class SinusoidalPositions(nn.Module):

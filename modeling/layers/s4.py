@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from .documents import Documents
+
 
 @cache
 def hippo_legs(state_size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -316,15 +318,6 @@ class S4(nn.Module):
 
     def _documents(self, u: Tensor, position_ids: Tensor, keep_state: bool):
         """Packed documents, each convolved as a row of its own; the state is that of the last one in each row."""
-        B, T = u.shape[:2]
-        starts = (position_ids == 0).expand(B, T).clone()
-        starts[:, 0] = True
-        document = starts.flatten().cumsum(0) - 1  # (B T), counted over all rows
-        first = starts.flatten().nonzero()[:, 0]
-        place = torch.arange(B * T, device=u.device) - first[document]
-        longest = int(place.max()) + 1
-        apart = u.new_zeros(len(first), longest, u.shape[2]).index_put((document, place), u.flatten(0, 1))
-        mask = u.new_zeros(len(first), longest).index_put((document, place), u.new_ones(()))
-        y, state = self._convolve(apart, mask, None, keep_state)
-        last = document.view(B, T)[:, -1]
-        return y[document, place].view_as(u), None if state is None else state[last]
+        documents = Documents(None, position_ids, u.shape[:2])
+        y, state = self._convolve(documents.split(u), documents.mask(), None, keep_state)
+        return documents.join(y), None if state is None else state[documents.last()]

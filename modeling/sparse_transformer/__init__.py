@@ -1,0 +1,1 @@
+"""Sparse Transformer: factorised attention over long texts."""
