@@ -28,6 +28,8 @@ class Upstream:
         fixed: zoo field -> the value that this model type always has.
         derived: zoo field -> (upstream field or None, function of the upstream config), where a copy will not do.
         required: upstream field -> the one value that can be read.
+        written: upstream field -> function of the zoo config, where a copy will not do on the way back.
+        sized_weights: further renamings, which depend on the sizes in the zoo config.
     """
 
     model_type: str
@@ -36,6 +38,12 @@ class Upstream:
     fixed: dict[str, Any] = field(default_factory=dict)
     derived: dict[str, tuple[str | None, Callable[[Any], Any]]] = field(default_factory=dict)
     required: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    sized_weights: Callable[[Any], list["WeightTransform"]] | None = None
+
+    def weights_of(self, config: "PreTrainedConfig") -> list["WeightTransform"]:
+        """All renamings and conversions for a zoo config."""
+        return [*self.weights(), *(self.sized_weights(config) if self.sized_weights else [])]
 
     def read_config(self, config_class: type, config_dict: dict[str, Any]) -> dict[str, Any]:
         """Fields of a zoo config from an upstream `config.json`.
@@ -70,6 +78,7 @@ class Upstream:
         result = {name: values[name] for name in known & set(values)}
         result |= {theirs: values[ours] for ours, theirs in self.renamed.items()}
         result |= {theirs: values[ours] for ours, (theirs, _) in self.derived.items() if theirs is not None}
+        result |= {theirs: derive(config) for theirs, derive in self.written.items()}
         upstream = config_class(**result)
         again = type(config)(**self.read_config(type(config), upstream.to_dict()))
         for f in fields(config):
