@@ -1,7 +1,8 @@
 """Presets: published sizes by name, as data in the architecture's folder, read here.
 
 A preset is `{"config": overrides of the config's defaults, "parameters": exact count, "source": where the
-numbers come from, "tokenizer": kind of its tokenizer, "bpe" without it}`.
+numbers come from, "tokenizer": kind of its tokenizer, "bpe" without it, "task": its main head, the architecture's
+without it}`.
 """
 
 import dataclasses
@@ -67,11 +68,11 @@ def create_model(name: str, task: str | None = None, **overrides: Any) -> "PreTr
 
     Args:
         name: a preset, see `list_models`.
-        task: a name such as "causal-lm" or "sequence-classification"; the architecture's main head without it.
+        task: a name such as "causal-lm" or "sequence-classification"; the preset's main head without it.
         overrides: config fields, for instance `num_hidden_layers=2` or `num_labels=3`.
     """
-    architecture, _ = find_preset(name)
-    model_class = architecture.model_class(task)
+    architecture, preset = find_preset(name)
+    model_class = architecture.model_class(task or preset.get("task"))
     return model_class._from_config(create_config(name, **overrides))
 
 

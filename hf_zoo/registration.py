@@ -21,6 +21,9 @@ def register() -> None:
         if architecture.model_type not in _registered:
             register_architecture(architecture)
             _registered[architecture.model_type] = architecture.config_class
+    from hf_zoo.modeling.attention_interface import register_attentions
+
+    register_attentions()
     lora.register_peft_defaults()
     upstream.install()
     export.install()

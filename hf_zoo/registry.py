@@ -144,6 +144,13 @@ ARCHITECTURES = {
             ENCODER_TASKS,
             counted_task="feature-extraction",
         ),
+        Architecture(
+            "slm",
+            "small language model: linear and local attention, low-rank and shared weights, ALBERT",
+            ("Katharopoulos et al. 2020", "https://arxiv.org/abs/2006.16236"),
+            tuple(dict.fromkeys(("causal-lm", *ENCODER_TASKS))),
+            counted_task="feature-extraction",
+        ),
     )
 }
 

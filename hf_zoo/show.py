@@ -136,7 +136,14 @@ def describe(name: str, task: str | None = None) -> Described:
     if "/" in name:
         raise ValueError(f"{name} is not a folder; a preset has no '/' in its name")
     architecture, preset = find_preset(name)
-    return Described(name, architecture, create_config(name), architecture.model_class(task), preset["source"], False)
+    return Described(
+        name,
+        architecture,
+        create_config(name),
+        architecture.model_class(task or preset.get("task")),
+        preset["source"],
+        False,
+    )
 
 
 def _describe_folder(folder: str, task: str | None) -> Described:
@@ -254,7 +261,9 @@ def _seen(architecture: Architecture, config: dict[str, Any], num_tokens: int) -
         for parameter in model.parameters():  # fresh weights may be zero, which closes a path that training opens
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     # One row a query: row t is differentiated at token t, so one backward pass fills the picture.
-    row = torch.randn((num_tokens, model.config.hidden_size), generator=generator, dtype=torch.float64)
+    row = torch.randn(
+        (num_tokens, model.get_input_embeddings().embedding_dim), generator=generator, dtype=torch.float64
+    )
     embeddings = row.repeat(num_tokens, 1, 1).requires_grad_()
     hidden = model(inputs_embeds=embeddings).last_hidden_state  # (T, T, D)
     direction = torch.randn(hidden.shape[-1], generator=generator, dtype=torch.float64)  # a norm's outputs sum to 0

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 
 class _RaisesValueError(type):
@@ -74,3 +75,10 @@ class ZooConfig(PreTrainedConfig, metaclass=_RaisesValueError):
         value, unit = getattr(self, field), getattr(self, of)
         if value % unit:
             raise ValueError(f"{field} must be a multiple of {of}: {value} is not a multiple of {unit}")
+
+    def require_known_rope_type(self) -> None:
+        """Raise unless `rope_parameters` names a scaling of rotary positions that transformers knows."""
+        rope_type = (self.rope_parameters or {}).get("rope_type", "default")
+        if rope_type != "default" and rope_type not in ROPE_INIT_FUNCTIONS:
+            known = ", ".join(sorted(ROPE_INIT_FUNCTIONS))
+            raise ValueError(f"rope_parameters: rope_type {rope_type!r} is not one of default, {known}")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 
@@ -83,6 +83,11 @@ class ZooPreTrainedModel(PreTrainedModel):
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, self.config.get_text_config().vocab_size, (2, 8), generator=generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def embedding_size(config: PreTrainedConfig) -> int:
+    """How many numbers an embedding has: as many as a hidden state, unless the config says otherwise."""
+    return getattr(config, "embedding_size", None) or config.hidden_size
 
 
 def embed_tokens(embedding: nn.Embedding, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:

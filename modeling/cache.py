@@ -12,6 +12,9 @@ from transformers.cache_utils import Cache, DynamicCache
 # has no use for one of them
 State = tuple[Tensor | None, Tensor | None]
 
+# Kinds of layers in `config.layer_types` that keep a state; the others keep keys and values
+RECURRENT_LAYERS = ("linear_attention", "conv")
+
 
 class StateCache(DynamicCache):
     """The cache of a model whose layers are all recurrent: it counts the tokens it has seen.
@@ -36,7 +39,7 @@ class StateCache(DynamicCache):
 
 def new_cache(config: PreTrainedConfig) -> Cache:
     """An empty cache for the kinds of layers in `config.layer_types`."""
-    is_recurrent = all(kind == "linear_attention" for kind in config.layer_types)
+    is_recurrent = all(kind in RECURRENT_LAYERS for kind in config.layer_types)
     return StateCache(config) if is_recurrent else DynamicCache(config=config)
 
 

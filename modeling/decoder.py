@@ -1,11 +1,13 @@
 """The trunk of every decoder: embeddings, blocks, final norm, and what they need of masks, positions and caches.
 
 A decoder family is its config, its Block, and two-line classes. A Block is called as
-`block(x, mask, past_key_values=..., packed_positions=..., **attention arguments)` and has a `layer_type`.
+`block(x, mask, past_key_values=..., packed_positions=..., **attention arguments)`, with the mask of its kind in
+`config.layer_types`.
 
 Shapes: B batch, T tokens, D hidden size.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
-from .base_model import embed_tokens
+from .base_model import embed_tokens, embedding_size
 from .cache import StateCache, new_cache
 from .masks import decoder_masks, drop_useless_mask, packed_positions, seen_tokens, token_positions
 
@@ -25,12 +27,24 @@ class DecoderTrunk:
     """Mixin for `class ZooXModel(DecoderTrunk, ZooXPreTrainedModel)`; the subclass ends its `__init__` with
     `self.post_init()`."""
 
-    def __init__(self, config: PreTrainedConfig, block_class: type[nn.Module], norm: nn.Module | None) -> None:
+    has_local_attention = False  # whether layers with a sliding window are `LocalAttention`
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        block_class: type[nn.Module],
+        norm: nn.Module | None,
+        num_blocks: int | None = None,
+    ) -> None:
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(block_class(config, i) for i in range(config.num_hidden_layers))
+        self.embed_tokens = nn.Embedding(config.vocab_size, embedding_size(config))
+        self.layers = nn.ModuleList(block_class(config, i) for i in range(num_blocks or config.num_hidden_layers))
         self.norm = norm  # None where blocks end with theirs
         self.gradient_checkpointing = False
+
+    def blocks(self) -> Iterable[Callable[..., Tensor]]:
+        """What is applied one after the other, as many as `config.layer_types`; some may share weights."""
+        return self.layers
 
     def place(self, x: Tensor, position_ids: Tensor) -> Tensor:
         """x (B, T, D) with whatever the architecture adds to embeddings; position_ids (B or 1, T)."""
@@ -44,7 +58,7 @@ class DecoderTrunk:
         position_ids: Tensor | None,
     ) -> dict[str, Tensor | None]:
         """The mask of each kind of layer in `config.layer_types`; see `decoder_masks`."""
-        return decoder_masks(self.config, x, attention_mask, past_key_values, position_ids)
+        return decoder_masks(self.config, x, attention_mask, past_key_values, position_ids, self.has_local_attention)
 
     def make_cache(self) -> Cache:
         """An empty cache."""
@@ -93,10 +107,10 @@ class DecoderTrunk:
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)
         dtype = x.dtype  # some blocks keep the residual stream in float32
-        for block in self.layers:
+        for kind, block in zip(self.config.layer_types, self.blocks(), strict=True):
             x = block(
                 x,
-                masks[block.layer_type],
+                masks[kind],
                 past_key_values=past_key_values,
                 packed_positions=packed,
                 position_ids=position_ids,

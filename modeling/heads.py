@@ -30,6 +30,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from .base_model import embedding_size
 from .losses import classification_loss, z_loss
 from .outputs import PreTrainingOutput
 
@@ -42,7 +43,7 @@ class Head:
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.model = self.backbone_class(config, **self.backbone_arguments)
+        self.model = self.backbone_class(self.config, **self.backbone_arguments)
 
     def encode(
         self,
@@ -70,7 +71,7 @@ class LanguageModelHead(Head):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(embedding_size(config), config.vocab_size, bias=False)
 
     def get_output_embeddings(self) -> nn.Linear:
         """The last layer, whose rows are the vocabulary."""
@@ -122,7 +123,7 @@ class CausalLMHead(LanguageModelHead):
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        logits = self.lm_head(self.before_scores(outputs.last_hidden_state[:, kept]))
         logits = logits * getattr(self.config, "logit_multiplier", 1.0)  # muP
         loss = None
         if labels is not None:
@@ -137,18 +138,22 @@ class CausalLMHead(LanguageModelHead):
             attentions=outputs.attentions,
         )
 
+    def before_scores(self, x: Tensor) -> Tensor:
+        """x (B, T, D) in the size of the embedding; as it is, unless the architecture has embeddings of another."""
+        return x
+
 
 class MaskedTransform(nn.Module):
     """BERT's step before the vocabulary: LayerNorm(act(W x))."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, embedding_size(config))
         self.act_fn = ACT2FN[config.hidden_act]
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.norm = nn.LayerNorm(embedding_size(config), eps=config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> y (B, T, D)."""
+        """x (B, T, D) -> y (B, T, D), or in the size of the embedding."""
         return self.norm(self.act_fn(self.dense(x)))
 
 
@@ -160,7 +165,7 @@ class MaskedLMHead(LanguageModelHead):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.transform = MaskedTransform(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)  # BERT scores with a bias
+        self.lm_head = nn.Linear(embedding_size(config), config.vocab_size)  # BERT scores with a bias
         self.post_init()
 
     @can_return_tuple

@@ -11,7 +11,7 @@ from transformers.masking_utils import (
     create_sliding_window_causal_mask,
 )
 
-from .cache import StateCache
+from .cache import RECURRENT_LAYERS, StateCache
 
 _ATTENTION_MASKS = {
     "full_attention": create_causal_mask,
@@ -28,7 +28,7 @@ def drop_useless_mask(attention_mask: Tensor | None) -> Tensor | None:
 
 def seen_tokens(cache: Cache | None, layer_types: list[str]) -> int | Tensor:
     """How many tokens a cache holds; 0 for a static one without attention layers, which cannot tell."""
-    is_recurrent = all(kind == "linear_attention" for kind in layer_types)
+    is_recurrent = all(kind in RECURRENT_LAYERS for kind in layer_types)
     if cache is None or is_recurrent and not isinstance(cache, StateCache):
         return 0
     return cache.get_seq_length()
@@ -71,23 +71,30 @@ def decoder_masks(
     attention_mask: Tensor | dict[str, Tensor] | None,
     past_key_values: Cache | None,
     position_ids: Tensor | None,
+    has_local_attention: bool = False,
 ) -> dict[str, Tensor | None]:
     """One mask for each kind of layer in `config.layer_types`.
 
     Attention layers get what their backend wants (None, 4-D, or a block mask); recurrent layers get (B, T) with 1 on
-    real tokens, or None where all are. `generate` with a static cache brings the dictionary ready made.
+    real tokens, or None where all are. `generate` with a static cache brings the dictionary ready made. With
+    `config.is_causal` false every token sees both sides.
 
     Args:
         x: embedded tokens (B, T, D).
         attention_mask: (B, past + T) with 1 on real tokens.
         position_ids: (B, T) as the caller gave them: where they restart at 0, a packed document starts.
+        has_local_attention: whether layers with a sliding window are `LocalAttention`, see `local_mask`.
     """
     if isinstance(attention_mask, dict):
         return attention_mask
     masks = {}
     for kind in set(config.layer_types):
-        if kind == "linear_attention":
+        if kind in RECURRENT_LAYERS:
             masks[kind] = recurrent_mask(x, attention_mask)
+        elif kind == "sliding_attention" and has_local_attention:
+            masks[kind] = local_mask(config, x, attention_mask, past_key_values, position_ids)
+        elif not getattr(config, "is_causal", True):
+            masks[kind] = encoder_mask(config, x, attention_mask, position_ids)
         else:
             masks[kind] = _ATTENTION_MASKS[kind](
                 config=config,
@@ -97,6 +104,39 @@ def decoder_masks(
                 position_ids=position_ids,
             )
     return masks
+
+
+def local_mask(
+    config: PreTrainedConfig,
+    x: Tensor,
+    attention_mask: Tensor | None,
+    past_key_values: Cache | None,
+    position_ids: Tensor | None,
+) -> Tensor | None:
+    """What `LocalAttention` wants: which document each key is of (B, S), with padding as one of its own.
+
+    None where all keys are of one. A static cache that has room left holds keys after those of the present tokens;
+    then the mask is (B, 1, T, S), true where a key is seen, and S is no more than the window.
+    """
+    num_tokens = num_keys = x.shape[1]
+    if past_key_values is not None:
+        layer_idx = config.layer_types.index("sliding_attention")
+        seen = past_key_values.get_seq_length(layer_idx)
+        num_keys, offset = past_key_values.get_mask_sizes(num_tokens, layer_idx)
+        if seen - offset + num_tokens != num_keys:
+            queries = torch.arange(num_tokens, device=x.device)[:, None] + seen
+            keys = torch.arange(num_keys, device=x.device) + offset
+            mask = ((keys <= queries) & (keys > queries - config.sliding_window)).expand(len(x), 1, -1, -1)
+            if attention_mask is None:
+                return mask
+            real = F.pad(attention_mask, (0, num_keys + offset - attention_mask.shape[1]))[:, offset:]
+            return mask & real.bool()[:, None, None]
+    if attention_mask is not None:
+        return attention_mask[:, -num_keys:].long()
+    packed = packed_positions(position_ids, attention_mask, has_past=past_key_values is not None)
+    if packed is None or not (torch.compiler.is_compiling() or bool((packed[:, 1:] == 0).any())):
+        return None
+    return (packed == 0).cumsum(-1)
 
 
 def recurrent_mask(x: Tensor, attention_mask: Tensor | None) -> Tensor | None:

@@ -476,7 +476,7 @@ def test_lora_trains_adapters_alone_even_with_checkpointing(case):
     learnt = [n for n, p in wrapped.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert learnt
     assert all("lora_" in name for name in learnt)
-    assert len(learnt) >= case.config().num_hidden_layers * len(case.architecture.lora_targets)
+    assert {n for n, _ in wrapped.named_parameters() if "lora_B" in n} <= set(learnt)
 
 
 PEFT_METHODS = {

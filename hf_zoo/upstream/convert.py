@@ -36,7 +36,7 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
         twin = getattr(transformers, TASKS[task][0]).from_config(config)
     conversions = getattr(model, "_weight_conversions", None)
     classifier = "classifier" if hasattr(twin, "classifier") else "score"
-    model._weight_conversions = [*prefixes(twin.base_model_prefix, classifier), *table.weights()]
+    model._weight_conversions = [*prefixes(twin.base_model_prefix, classifier), *table.weights_of(model.config)]
     try:
         weights = revert_weight_conversion(model, model.state_dict())
     finally:

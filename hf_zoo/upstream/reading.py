@@ -45,15 +45,17 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
     from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 
     architecture = _architecture_of(model_class.config_class)
-    model_type = None
+    config, model_type = {}, None
     if architecture is not None and folder is not None:
         hub = {name: arguments[name] for name in _HUB_ARGUMENTS if name in arguments}
-        model_type = PreTrainedConfig.get_config_dict(folder, **hub)[0].get("model_type")
+        config, _ = PreTrainedConfig.get_config_dict(folder, **hub)
+        model_type = config.get("model_type")
     if model_type in (None, model_class.config_class.model_type):
         yield
         return
-    weights = find_upstream(architecture, model_type).weights()
-    for trunk in ("transformer", "backbone", "bert"):
+    upstream, config_class = find_upstream(architecture, model_type), model_class.config_class
+    weights = upstream.weights_of(config_class(**upstream.read_config(config_class, config)))
+    for trunk in ("transformer", "backbone", "bert", "albert"):
         weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:
         register_checkpoint_conversion_mapping(model_class.__name__, weights, overwrite=True)

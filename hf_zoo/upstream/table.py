@@ -27,8 +27,9 @@ class Upstream:
         renamed: zoo field -> upstream field; fields of the same name are copied without being listed.
         fixed: zoo field -> the value that this model type always has.
         derived: zoo field -> (upstream field or None, function of the upstream config), where a copy will not do.
-        written: upstream field -> function of the zoo config, where upstream stores what the zoo works out.
         required: upstream field -> the one value that can be read.
+        written: upstream field -> function of the zoo config, where a copy will not do on the way back.
+        sized_weights: further renamings, which depend on the sizes in the zoo config.
     """
 
     model_type: str
@@ -36,8 +37,13 @@ class Upstream:
     renamed: dict[str, str] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     derived: dict[str, tuple[str | None, Callable[[Any], Any]]] = field(default_factory=dict)
-    written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     required: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    sized_weights: Callable[[Any], list["WeightTransform"]] | None = None
+
+    def weights_of(self, config: "PreTrainedConfig") -> list["WeightTransform"]:
+        """All renamings and conversions for a zoo config."""
+        return [*self.weights(), *(self.sized_weights(config) if self.sized_weights else [])]
 
     def read_config(self, config_class: type, config_dict: dict[str, Any]) -> dict[str, Any]:
         """Fields of a zoo config from an upstream `config.json`.

@@ -1,6 +1,6 @@
-"""The public CUDA kernels of Mamba, if they are there: `mamba_ssm` (the scan) and `causal_conv1d`.
+"""Public CUDA kernels, if they are there: `mamba_ssm` (the scan), `causal_conv1d`, and those of `fla`.
 
-Either package may be installed, or the `kernels` library fetches its compiled form from the Hub.
+A package may be installed; of the first two, the `kernels` library also fetches a compiled form from the Hub.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def _find(package: str, name: str) -> Callable | None:
     for load in (import_module, _from_hub):
         try:
             return getattr(load(package), name)
-        except (ImportError, AttributeError, OSError, RuntimeError, ValueError):
+        except (ImportError, AttributeError, KeyError, OSError, RuntimeError, ValueError):
             continue  # not installed, built for another torch, no network, or no build for this machine
     return None
 

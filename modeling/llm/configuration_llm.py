@@ -4,7 +4,7 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RopeParameters
+from transformers.modeling_rope_utils import RopeParameters
 
 from ..base_config import ZooConfig
 
@@ -105,7 +105,4 @@ class ZooLlmConfig(ZooConfig):
             raise ValueError(f"softmax_offset must be positive, got {self.softmax_offset}")
         if self.positions == "rotary" and self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
-        rope_type = (self.rope_parameters or {}).get("rope_type", "default")
-        if rope_type != "default" and rope_type not in ROPE_INIT_FUNCTIONS:
-            known = ", ".join(sorted(ROPE_INIT_FUNCTIONS))
-            raise ValueError(f"rope_parameters: rope_type {rope_type!r} is not one of default, {known}")
+        self.require_known_rope_type()

@@ -29,6 +29,7 @@ from ..heads import (
 )
 from ..layers.attention import Attention
 from ..layers.mlp import MLP
+from ..layers.pooler import FirstTokenPooler
 from ..layers.positions import LearnedPositions
 from .configuration_mlm import ZooMlmConfig
 
@@ -65,21 +66,6 @@ class MlmBlock(GradientCheckpointingLayer):
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
-class MlmPooler(nn.Module):
-    """tanh(W h) of the first real token, which is [CLS]."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """x (B, T, D), attention_mask (B, T) with 1 on real tokens -> (B, D)."""
-        first = x[:, 0]
-        if attention_mask is not None and attention_mask.ndim == 2:
-            first = x[torch.arange(len(x), device=x.device), attention_mask.argmax(-1)]
-        return torch.tanh(self.dense(first))
-
-
 class ZooMlmPreTrainedModel(ZooPreTrainedModel):
     """Base class: what the attention backends and loaders need to know."""
 
@@ -100,7 +86,7 @@ class ZooMlmModel(EncoderTrunk, ZooMlmPreTrainedModel):
 
     def __init__(self, config: ZooMlmConfig, add_pooling_layer: bool = True) -> None:
         norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps) if config.block_layout == "pre" else None
-        pooler = MlmPooler(config.hidden_size) if add_pooling_layer else None
+        pooler = FirstTokenPooler(config.hidden_size) if add_pooling_layer else None
         super().__init__(config, MlmBlock, norm, pooler)
         self.embed_positions = LearnedPositions(config.max_position_embeddings, config.hidden_size)
         self.embed_types = nn.Embedding(config.type_vocab_size, config.hidden_size)

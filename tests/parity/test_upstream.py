@@ -30,6 +30,11 @@ OPTIONS = {
     "gpt_bigcode": [GPT_SIZES],
     "bloom": [{"hidden_size": 48, "n_layer": 3, "n_head": 6}, {"hidden_size": 48, "n_layer": 2, "n_head": 4}],
     "bert": [SIZES],
+    "albert": [
+        {**SIZES, "embedding_size": 24, "num_hidden_layers": 4},
+        {**SIZES, "embedding_size": 48, "num_hidden_layers": 4, "num_hidden_groups": 2, "hidden_act": "gelu"},
+        {**SIZES, "embedding_size": 24, "num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2},
+    ],
     "mamba": [
         {"hidden_size": 48, "num_hidden_layers": 3},
         {"hidden_size": 32, "num_hidden_layers": 2, "use_bias": True, "use_conv_bias": False, "conv_kernel": 3},
@@ -106,8 +111,8 @@ def test_same_logits_both_ways(architecture, model_type, task, options, tmp_path
 
 @pytest.mark.parametrize("architecture, model_type", PAIRS, ids=lambda p: getattr(p, "name", p))
 def test_folders_convert_both_ways(architecture, model_type, tmp_path):
-    task = architecture.tasks[0]
-    upstream = upstream_model(model_type, task, OPTIONS[model_type][0])
+    models = ((task, upstream_model(model_type, task, OPTIONS[model_type][0])) for task in architecture.tasks)
+    task, upstream = next((task, model) for task, model in models if model is not None)
     upstream.save_pretrained(tmp_path / "upstream")
     convert_folder(tmp_path / "upstream", tmp_path / "zoo", architecture.model_type)
     convert_folder(tmp_path / "zoo", tmp_path / "back", model_type)
