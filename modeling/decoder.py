@@ -1,7 +1,8 @@
 """The trunk of every decoder: embeddings, blocks, final norm, and what they need of masks, positions and caches.
 
 A decoder family is its config, its Block, and two-line classes. A Block is called as
-`block(x, mask, past_key_values=..., packed_positions=..., **attention arguments)` and has a `layer_type`.
+`block(x, mask, past_key_values=..., packed_positions=..., **attention arguments)` and has a `layer_type`; it returns
+x, or a tuple that starts with it.
 
 Shapes: B batch, T tokens, D hidden size.
 """
@@ -42,6 +43,12 @@ class DecoderTrunk:
         """What all attention layers share, computed once: cos and sin, or a bias on the scores."""
         return {}
 
+    def output(
+        self, x: Tensor, past_key_values: Cache | None, side_outputs: list[tuple[Tensor | None, ...]]
+    ) -> BaseModelOutputWithPast:
+        """The trunk's output, from the last hidden state (B, T, D) and what blocks returned beside theirs."""
+        return BaseModelOutputWithPast(last_hidden_state=x, past_key_values=past_key_values)
+
     @capture_outputs
     def forward(
         self,
@@ -79,6 +86,7 @@ class DecoderTrunk:
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)
         dtype = x.dtype  # some blocks keep the residual stream in float32
+        side_outputs = []
         for block in self.layers:
             x = block(
                 x,
@@ -89,9 +97,10 @@ class DecoderTrunk:
                 **shared,
                 **kwargs,
             )
+            if isinstance(x, tuple):
+                side_outputs.append(x[1:])
+                x = x[0]
         if isinstance(past_key_values, StateCache):
             past_key_values.num_seen += x.shape[1]
-        return BaseModelOutputWithPast(
-            last_hidden_state=x if self.norm is None else self.norm(x.to(dtype)),
-            past_key_values=past_key_values if use_cache else None,
-        )
+        x = x if self.norm is None else self.norm(x.to(dtype))
+        return self.output(x, past_key_values if use_cache else None, side_outputs)

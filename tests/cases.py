@@ -69,6 +69,7 @@ class Case:
 CASES = {
     "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
     "zoo_mamba": Case(ARCHITECTURES["zoo_mamba"]),
+    "zoo_moe": Case(ARCHITECTURES["zoo_moe"]),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
         is_causal=False,

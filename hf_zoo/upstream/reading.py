@@ -42,7 +42,10 @@ def translate_config(config_class: type, config_dict: dict[str, Any]) -> dict[st
 def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any]) -> Iterator[None]:
     """A loading hook: while it is open, weights of an upstream folder are read under the zoo's names."""
     from transformers import PreTrainedConfig
-    from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+    from transformers.conversion_mapping import (
+        get_checkpoint_conversion_mapping,
+        register_checkpoint_conversion_mapping,
+    )
 
     architecture = _architecture_of(model_class.config_class)
     model_type = None
@@ -52,7 +55,9 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
     if model_type in (None, model_class.config_class.model_type):
         yield
         return
-    weights = find_upstream(architecture, model_type).weights()
+    # Files may have older names than upstream's own modules, which it translates first: an expert's weights alone, say
+    older = get_checkpoint_conversion_mapping(model_type) or []
+    weights = [*older, *find_upstream(architecture, model_type).weights()]
     for trunk in ("transformer", "backbone", "bert"):
         weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:
