@@ -132,12 +132,7 @@ class RoutedConfig(ZooConfig):
             raise ValueError(f"capacity_factor must be positive, got {self.capacity_factor}")
         if not 0 <= self.router_jitter_noise < 1:
             raise ValueError(f"router_jitter_noise must be at least 0 and below 1, got {self.router_jitter_noise}")
-        if self.router_type == "expert_choice" and not self.allow_noncausal_routing:
-            raise ValueError(
-                "router_type 'expert_choice' lets an expert choose among later tokens too: in training a causal "
-                "model sees a little of the future, and in evaluation it works with thresholds instead. Set "
-                "allow_noncausal_routing=True if that is meant"
-            )
+        refuse_unmeant_foresight(self)
         self._validate_groups()
 
     def _validate_groups(self) -> None:
@@ -160,3 +155,14 @@ class RoutedConfig(ZooConfig):
             )
         if self.router_type == "deepseek_v3" and self.n_group > 1 and group_size < 2:
             raise ValueError(f"n_group={self.n_group} leaves groups of one expert; deepseek_v3 adds up two of each")
+
+
+def refuse_unmeant_foresight(config: RoutedConfig) -> None:
+    """Raise for a causal model whose experts choose tokens, unless the config says that it is meant."""
+    is_causal = getattr(config, "is_causal", True)
+    if config.router_type == "expert_choice" and is_causal and not config.allow_noncausal_routing:
+        raise ValueError(
+            "router_type 'expert_choice' lets an expert choose among later tokens too: in training a causal model "
+            "sees a little of the future, and in evaluation it works with thresholds instead. Set "
+            "allow_noncausal_routing=True if that is meant"
+        )

@@ -1,6 +1,6 @@
 """A row of feed-forward networks, of which each token passes through a few.
 
-    y_t = sum over e in S(t) of  g_te FFN_e(x_t)          Shazeer et al. 2017, https://arxiv.org/abs/1701.06538, Eq. (1)
+    y_t = sum over e in S(t) of  g_te FFN_e(x_t)       Shazeer et al. 2017, https://arxiv.org/abs/1701.06538, Eq. (1)
 
 The weights of all experts are one parameter a projection, as transformers stores them, and which function multiplies
 by them is a choice of the config (`set_experts_implementation`): "eager", "batched_mm", "grouped_mm", or "zoo_sorted",

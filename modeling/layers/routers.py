@@ -2,13 +2,13 @@
 
 With r = x W^T, in float32 whatever the model's dtype, and p = softmax(r):
 
-    Switch         e = argmax p, weight p_e                                Fedus et al. 2021, arXiv:2101.03961
-    GShard         the two largest p, renormalised; the second at random   Lepikhin et al. 2020, arXiv:2006.16668
-    Mixtral        the k largest p, renormalised                           Jiang et al. 2024, arXiv:2401.04088
-    expert choice  each expert takes the N c / E tokens of largest p_te    Zhou et al. 2022, arXiv:2202.09368
-    DeepSeek       the k largest p of the best groups, times a factor      Dai et al. 2024, arXiv:2401.06066; V2: 2405.04434
-    DeepSeek-V3    s = sigmoid(r); the k largest s + b; weights s / sum s  Wang et al. 2024, arXiv:2408.15664; V3: 2412.19437
-    hierarchical   softmax over the best groups, times softmax over the    Shazeer et al. 2017, arXiv:1701.06538, appendix B
+    Switch         e = argmax p, weight p_e                              Fedus et al. 2021, arXiv:2101.03961
+    GShard         the two largest p, renormalised; the second at random Lepikhin et al. 2020, arXiv:2006.16668
+    Mixtral        the k largest p, renormalised                         Jiang et al. 2024, arXiv:2401.04088
+    expert choice  each expert takes the N c / E tokens of largest p_te  Zhou et al. 2022, arXiv:2202.09368
+    DeepSeek       the k largest p of the best groups, times a factor    Dai et al. 2024, arXiv:2401.06066, 2405.04434
+    DeepSeek-V3    s = sigmoid(r); the k largest s + b; weights s / sum sWang et al. 2024, arXiv:2408.15664, 2412.19437
+    hierarchical   softmax over the best groups, times softmax over the  Shazeer et al. 2017, arXiv:1701.06538, App. B
                    best experts of each
 
 Balance loss, f_e the share of tokens sent to e and P_e the mean of p_e over tokens, without padding:

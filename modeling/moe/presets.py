@@ -144,7 +144,7 @@ PRESETS = {
             "head_dim": 128,
         },
         "parameters": 619_248_240_640,
-        "source": "Lepikhin et al. 2020, arXiv:2006.16668, all 36 layers as one decoder stack, which has the published "
-        "600B; vocabulary, head size and norm are uncertain",
+        "source": "Lepikhin et al. 2020, arXiv:2006.16668, all 36 layers as one decoder stack, which has the "
+        "published 600B; vocabulary, head size and norm are uncertain",
     },
 }
