@@ -4,6 +4,7 @@ peft keeps one table a method, each a copy of its own, keyed by `model_type`; an
 has no defaults. `register_peft_defaults` enters every line of the registry in all of them.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors import unknown_name
@@ -50,6 +51,9 @@ def register_peft_defaults() -> None:
 def lora_config(model: "PreTrainedModel", r: int = 8, **kwargs: Any) -> "LoraConfig":
     """A peft `LoraConfig` that fits a zoo model: its default targets, its task, its new heads trained whole.
 
+    Routed experts, whose weights are no linear layers, are adapted too; peft can do that only without `lora_dropout`
+    and DoRA, and leaves them as they are where one of the two is asked for, or other `target_modules`.
+
     Args:
         model: a zoo model, any head.
         r: rank of the update.
@@ -62,6 +66,8 @@ def lora_config(model: "PreTrainedModel", r: int = 8, **kwargs: Any) -> "LoraCon
 
     architecture = find_architecture(model.config.model_type)
     kwargs.setdefault("lora_alpha", 2 * r)
+    if not any(kwargs.get(name) for name in ("target_modules", "lora_dropout", "use_dora")):
+        kwargs.setdefault("target_parameters", _parameters_of(model, architecture.lora_parameters) or None)
     kwargs.setdefault("target_modules", list(architecture.lora_targets))
     task_type = _PEFT_TASKS.get(type(model).__name__.removeprefix(architecture.class_prefix))
     kwargs.setdefault("task_type", task_type)
@@ -75,8 +81,15 @@ def lora_config(model: "PreTrainedModel", r: int = 8, **kwargs: Any) -> "LoraCon
     return LoraConfig(r=r, **kwargs)
 
 
+def _parameters_of(model: "nn.Module", targets: Iterable[str]) -> list[str]:
+    """Those of the names by which some parameter of the model ends."""
+    names = [name for name, _ in model.named_parameters()]
+    return [target for target in targets if any(name.endswith(f".{target}") for name in names)]
+
+
 def count_lora_parameters(model: "nn.Module", config: "LoraConfig") -> int:
-    """How many numbers `config` adds to `model`: r (inputs + outputs) for every linear layer it names.
+    """How many numbers `config` adds to `model`: r (inputs + outputs) for every linear layer it names, and for every
+    expert of a parameter (experts, outputs, inputs).
 
     Comparing it with what peft made tells whether a layer was skipped.
     """
@@ -84,4 +97,7 @@ def count_lora_parameters(model: "nn.Module", config: "LoraConfig") -> int:
 
     targets = set(config.target_modules)
     layers = (m for name, m in model.named_modules() if name.rpartition(".")[2] in targets)
-    return sum(config.r * (m.in_features + m.out_features) for m in layers if isinstance(m, nn.Linear))
+    count = sum(config.r * (m.in_features + m.out_features) for m in layers if isinstance(m, nn.Linear))
+    endings = tuple(f".{target}" for target in config.target_parameters or ())
+    stacks = (p.shape for name, p in model.named_parameters() if endings and name.endswith(endings))
+    return count + sum(config.r * experts * (outputs + inputs) for experts, outputs, inputs in stacks)

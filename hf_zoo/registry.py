@@ -39,6 +39,7 @@ class Architecture:
         paper: (short citation, address).
         tasks: names of `TASKS` beside feature-extraction, the main one first.
         lora_targets: linear layers that LoRA-like methods adapt when the user names none.
+        lora_parameters: parameters that are no linear layers, and that `lora_config` adapts where a model has them.
         feedforward_targets: linear layers whose input IA3 scales, where it scales the output of the others.
         norm_targets: layers that LN-tuning trains.
         counted_task: the task whose model the published parameter counts are of; the main one without it.
@@ -51,6 +52,7 @@ class Architecture:
     paper: tuple[str, str]
     tasks: tuple[str, ...]
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    lora_parameters: tuple[str, ...] = ()
     feedforward_targets: tuple[str, ...] = ("down_proj",)
     norm_targets: tuple[str, ...] = ("mixer_norm", "mlp_norm", "norm")
     counted_task: str | None = None
@@ -136,6 +138,13 @@ ARCHITECTURES = {
             DECODER_TASKS,
             lora_targets=("in_proj", "out_proj"),
             feedforward_targets=("out_proj",),
+        ),
+        Architecture(
+            "moe",
+            "mixture of experts: Switch, GShard, Mixtral, expert choice, DeepSeekMoE, hierarchical",
+            ("Jiang et al. 2024", "https://arxiv.org/abs/2401.04088"),
+            DECODER_TASKS,
+            lora_parameters=("experts.gate_up_proj", "experts.up_proj", "experts.down_proj"),
         ),
         Architecture(
             "mlm",

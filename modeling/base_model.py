@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import ModelOutput
 
 
 class ZooPreTrainedModel(PreTrainedModel):
@@ -76,6 +77,23 @@ class ZooPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(*args, **kwargs)
+
+    def complete_loss(
+        self,
+        loss: Tensor | None,
+        outputs: ModelOutput,
+        labels: Tensor | None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | None:
+        """What a head returns as its loss: the task's, and what the architecture adds to it.
+
+        Args:
+            loss: of the task; None without labels.
+            outputs: of the trunk.
+            labels: those that the loss counts, -100 where it does not.
+            num_items_in_batch: labels of all accumulated batches.
+        """
+        return loss
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """The trunk of every decoder: embeddings, blocks, final norm, and what they need of masks, positions and caches.
 
 A decoder family is its config, its Block, and two-line classes. A Block is called as
-`block(x, mask, past_key_values=..., packed_positions=..., **attention arguments)`, with the mask of its kind in
-`config.layer_types`.
+`block(x, mask, *carried, past_key_values=..., packed_positions=..., **attention arguments)`, with the mask of its kind
+in `config.layer_types`. It returns x, or a tuple: x, then what the blocks after it get as `carried` (as many tensors
+as `num_carried` of the trunk says), then what `output` makes something of, such as the losses of a router.
 
 Shapes: B batch, T tokens, D hidden size.
 """
@@ -28,6 +29,7 @@ class DecoderTrunk:
     `self.post_init()`."""
 
     has_local_attention = False  # whether layers with a sliding window are `LocalAttention`
+    num_carried = 0  # tensors that a block hands on to the next one beside x
 
     def __init__(
         self,
@@ -70,6 +72,12 @@ class DecoderTrunk:
         """What all attention layers share, computed once: cos and sin, or a bias on the scores."""
         return {}
 
+    def output(
+        self, x: Tensor, past_key_values: Cache | None, side_outputs: list[tuple[Tensor | None, ...]]
+    ) -> BaseModelOutputWithPast:
+        """The trunk's output, from the last hidden state (B, T, D) and what blocks returned beside theirs."""
+        return BaseModelOutputWithPast(last_hidden_state=x, past_key_values=past_key_values)
+
     @capture_outputs
     def forward(
         self,
@@ -107,19 +115,24 @@ class DecoderTrunk:
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)
         dtype = x.dtype  # some blocks keep the residual stream in float32
+        carried, side_outputs = (), []
         for kind, block in zip(self.config.layer_types, self.blocks(), strict=True):
             x = block(
                 x,
                 masks[kind],
+                *carried,
                 past_key_values=past_key_values,
                 packed_positions=packed,
                 position_ids=position_ids,
                 **shared,
                 **kwargs,
             )
+            if isinstance(x, tuple):
+                x, *beside = x
+                carried = beside[: self.num_carried]
+                if len(beside) > self.num_carried:
+                    side_outputs.append(tuple(beside[self.num_carried :]))
         if isinstance(past_key_values, StateCache):
             past_key_values.num_seen += x.shape[1]
-        return BaseModelOutputWithPast(
-            last_hidden_state=x if self.norm is None else self.norm(x.to(dtype)),
-            past_key_values=past_key_values if use_cache else None,
-        )
+        x = x if self.norm is None else self.norm(x.to(dtype))
+        return self.output(x, past_key_values if use_cache else None, side_outputs)

@@ -130,6 +130,11 @@ class CausalLMHead(LanguageModelHead):
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
             if coefficient := getattr(self.config, "z_loss_coefficient", 0.0):
                 loss = loss + z_loss(logits, labels, coefficient)
+            loss = self.complete_loss(loss, outputs, labels[:, 1:], kwargs.get("num_items_in_batch"))
+        return self.report(loss, logits, outputs)
+
+    def report(self, loss: Tensor | None, logits: Tensor, outputs: ModelOutput) -> CausalLMOutputWithPast:
+        """The output of the head, from that of the trunk."""
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -334,6 +339,7 @@ class SequenceClassificationHead(ClassifierHead):
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+            loss = self.complete_loss(loss, outputs, labels, num_items_in_batch)
         return SequenceClassifierOutputWithPast(
             loss=loss,
             logits=logits,
@@ -369,6 +375,7 @@ class TokenClassificationHead(ClassifierHead):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, config=self.config, **kwargs)
+            loss = self.complete_loss(loss, outputs, labels, kwargs.get("num_items_in_batch"))
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -406,6 +413,7 @@ class QuestionAnsweringHead(Head):
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+            loss = self.complete_loss(loss, outputs, start_positions, kwargs.get("num_items_in_batch"))
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,

@@ -139,9 +139,9 @@ def local_mask(
     return (packed == 0).cumsum(-1)
 
 
-def recurrent_mask(x: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+def recurrent_mask(x: Tensor, attention_mask: Tensor | dict[str, Tensor] | None) -> Tensor | None:
     """The part (B, T) of a padding mask that concerns the tokens of x (B, T, D); None for one token, which is real."""
-    if attention_mask is None or attention_mask.ndim != 2 or x.shape[1] == 1:
+    if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2 or x.shape[1] == 1:
         return None
     return attention_mask[:, -x.shape[1] :]
 

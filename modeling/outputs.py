@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import ModelOutput
 
 
@@ -23,3 +24,29 @@ class PreTrainingOutput(ModelOutput):
     seq_relationship_logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class RoutedModelOutput(MoeModelOutputWithPast):
+    """Of a trunk with routed experts.
+
+    Args:
+        aux_loss, z_loss: of the routers, the mean over layers, without coefficient; in training, or where
+            `output_router_logits` is asked for.
+    """
+
+    aux_loss: Tensor | None = None
+    z_loss: Tensor | None = None
+
+
+@dataclass
+class RoutedCausalLMOutput(MoeCausalLMOutputWithPast):
+    """Of a language model with routed experts.
+
+    Args:
+        loss: of the task, in training with the router's losses times their coefficients.
+        aux_loss, z_loss: the router's, as in `RoutedModelOutput`.
+        router_logits: one (B T, E) a routed layer, where asked for.
+    """
+
+    z_loss: Tensor | None = None

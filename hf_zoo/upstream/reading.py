@@ -42,7 +42,10 @@ def translate_config(config_class: type, config_dict: dict[str, Any]) -> dict[st
 def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any]) -> Iterator[None]:
     """A loading hook: while it is open, weights of an upstream folder are read under the zoo's names."""
     from transformers import PreTrainedConfig
-    from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+    from transformers.conversion_mapping import (
+        get_checkpoint_conversion_mapping,
+        register_checkpoint_conversion_mapping,
+    )
 
     architecture = _architecture_of(model_class.config_class)
     config, model_type = {}, None
@@ -53,8 +56,10 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
     if model_type in (None, model_class.config_class.model_type):
         yield
         return
+    # Files may have older names than upstream's own modules, which it translates first: an expert's weights alone, say
+    older = get_checkpoint_conversion_mapping(model_type) or []
     upstream, config_class = find_upstream(architecture, model_type), model_class.config_class
-    weights = upstream.weights_of(config_class(**upstream.read_config(config_class, config)))
+    weights = [*older, *upstream.weights_of(config_class(**upstream.read_config(config_class, config)))]
     for trunk in ("transformer", "backbone", "bert", "albert"):
         weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:

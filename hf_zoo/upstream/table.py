@@ -30,6 +30,7 @@ class Upstream:
         required: upstream field -> the one value that can be read.
         written: upstream field -> function of the zoo config, where a copy will not do on the way back.
         sized_weights: further renamings, which depend on the sizes in the zoo config.
+        is_remote: whether its code is on the Hub rather than in transformers; it can be opened and not written.
     """
 
     model_type: str
@@ -40,10 +41,18 @@ class Upstream:
     required: dict[str, Any] = field(default_factory=dict)
     written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     sized_weights: Callable[[Any], list["WeightTransform"]] | None = None
+    is_remote: bool = False
 
     def weights_of(self, config: "PreTrainedConfig") -> list["WeightTransform"]:
         """All renamings and conversions for a zoo config."""
         return [*self.weights(), *(self.sized_weights(config) if self.sized_weights else [])]
+
+    @property
+    def config_class(self) -> type["PreTrainedConfig"]:
+        """Upstream's configuration; of code on the Hub one that takes any field."""
+        from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+        return PreTrainedConfig if self.is_remote else CONFIG_MAPPING[self.model_type]
 
     def read_config(self, config_class: type, config_dict: dict[str, Any]) -> dict[str, Any]:
         """Fields of a zoo config from an upstream `config.json`.
@@ -51,9 +60,7 @@ class Upstream:
         Raises:
             ValueError: the upstream model has an option that the architecture does not.
         """
-        from transformers import CONFIG_MAPPING
-
-        upstream = CONFIG_MAPPING[self.model_type].from_dict(config_dict)
+        upstream = self.config_class.from_dict(config_dict)
         for name, value in self.required.items():
             if (found := getattr(upstream, name, value)) != value:
                 raise ValueError(f"{self.model_type} with {name}={found!r} cannot be opened; only {name}={value!r}")
@@ -70,9 +77,9 @@ class Upstream:
         Raises:
             ValueError: the zoo model has an option that upstream does not; field and value are named.
         """
-        from transformers import CONFIG_MAPPING
-
-        config_class = CONFIG_MAPPING[self.model_type]
+        if self.is_remote:
+            raise ValueError(f"transformers has no {self.model_type} to write {config.model_type} as")
+        config_class = self.config_class
         values = config.to_dict()
         known = {f.name for f in fields(config_class)} - _NOT_COPIED
         result = {name: values[name] for name in known & set(values)}

@@ -12,6 +12,7 @@ Shapes: B batch, T tokens, S keys, D hidden size, H heads.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -67,30 +68,49 @@ class LlmBlock(GradientCheckpointingLayer):
         self.mixer_norm = norm()
         self.self_attn = make_attention(config, layer_idx)
         self.mlp_norm = None if self.layout == "parallel" else norm()
-        mlp = GatedMLP if config.is_gated_mlp else MLP
-        self.mlp = mlp(config.hidden_size, config.intermediate_size, config.hidden_act, config.mlp_bias)
+        self.mlp = self.make_feed_forward(config, layer_idx)
         self.dropout = config.residual_dropout
         if config.scale_residual_init:
-            for projection in (self.self_attn.o_proj, self.mlp.down_proj):
+            for projection in self.residual_projections():
                 projection.init_scale = 1 / math.sqrt(2 * config.num_hidden_layers)
+
+    def make_feed_forward(self, config: ZooLlmConfig, layer_idx: int) -> nn.Module:
+        """The kind of feed-forward network the config asks for."""
+        mlp = GatedMLP if config.is_gated_mlp else MLP
+        return mlp(config.hidden_size, config.intermediate_size, config.hidden_act, config.mlp_bias)
+
+    def residual_projections(self) -> list[nn.Module]:
+        """The layers whose output is added to the residual stream."""
+        return [self.self_attn.o_proj, self.mlp.down_proj]
 
     def forward(self, x: Tensor, mask: Tensor | None, past_key_values: Cache | None = None, **kwargs: Any) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
+        return self.add_branches(x, self.attention_branch(mask, past_key_values, **kwargs), self.feed_forward)
+
+    def attention_branch(
+        self, mask: Tensor | None, past_key_values: Cache | None, **kwargs: Any
+    ) -> Callable[[Tensor], Tensor]:
+        """The residual branch of attention, x (B, T, D) -> (B, T, D), all but its input given."""
         remember = None
         if past_key_values is not None:
             remember = partial(past_key_values.update, layer_idx=self.layer_idx)
-        attend = partial(self.attend, mask=mask, remember=remember, sliding_window=self.sliding_window, **kwargs)
+        return partial(self.attend, mask=mask, remember=remember, sliding_window=self.sliding_window, **kwargs)
+
+    def add_branches(
+        self, x: Tensor, attend: Callable[[Tensor], Tensor], feed_forward: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """x (B, T, D) with both branches, in the order of the layout."""
         if self.layout == "pre":
             x = x + attend(self.mixer_norm(x))
-            return x + self.feed_forward(self.mlp_norm(x))
+            return x + feed_forward(self.mlp_norm(x))
         if self.layout == "post":
             x = self.mixer_norm(x + attend(x))
-            return self.mlp_norm(x + self.feed_forward(x))
+            return self.mlp_norm(x + feed_forward(x))
         if self.layout == "parallel":
             normed = self.mixer_norm(x)
-            return x + attend(normed) + self.feed_forward(normed)
+            return x + attend(normed) + feed_forward(normed)
         x = x + self.mixer_norm(attend(x))
-        return x + self.mlp_norm(self.feed_forward(x))
+        return x + self.mlp_norm(feed_forward(x))
 
     def attend(self, x: Tensor, **kwargs: Any) -> Tensor:
         """The residual branch of attention, x (B, T, D) -> (B, T, D)."""
@@ -119,12 +139,14 @@ class ZooLlmPreTrainedModel(ZooPreTrainedModel):
     _can_record_outputs = {"hidden_states": LlmBlock, "attentions": Attention}
 
 
-class ZooLlmModel(DecoderTrunk, ZooLlmPreTrainedModel):
-    """The decoder without a head."""
+class LlmTrunk(DecoderTrunk):
+    """The trunk with the positions, norms and scales of the config; the subclass names its block."""
+
+    block_class: type[LlmBlock] = LlmBlock
 
     def __init__(self, config: ZooLlmConfig) -> None:
         norm = partial(NORMS[config.norm], config.hidden_size, eps=config.norm_eps)
-        super().__init__(config, LlmBlock, None if config.block_layout == "post" else norm())
+        super().__init__(config, self.block_class, None if config.block_layout == "post" else norm())
         self.embed_norm = norm() if config.norm_embeddings else None
         self.embed_dropout = nn.Dropout(config.embedding_dropout)
         if config.positions == "learned":
@@ -156,6 +178,10 @@ class ZooLlmModel(DecoderTrunk, ZooLlmPreTrainedModel):
             bias = alibi_bias(self.config.num_attention_heads, position_ids, keys).to(x.dtype)
             return {"position_bias": bias.expand(x.shape[0], -1, -1, -1)}  # flex attention looks it up by row
         return {}
+
+
+class ZooLlmModel(LlmTrunk, ZooLlmPreTrainedModel):
+    """The decoder without a head."""
 
 
 class ZooLlmForCausalLM(CausalLMHead, ZooLlmPreTrainedModel, GenerationMixin):

@@ -1,0 +1,1 @@
+"""Decoder with routed experts."""
