@@ -110,6 +110,13 @@ ARCHITECTURES = {
             DECODER_TASKS,
         ),
         Architecture(
+            "latent",
+            "Multihead Latent Transformer: a latent space for each head, interaction between heads",
+            ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762"),
+            DECODER_TASKS,
+            lora_targets=("proj", "o_proj"),
+        ),
+        Architecture(
             "sparse_transformer",
             "strided and fixed factorised attention over long texts",
             ("Child et al. 2019", "https://arxiv.org/abs/1904.10509"),

@@ -45,3 +45,42 @@ def classification_loss(
     else:
         loss = F.binary_cross_entropy_with_logits(logits, labels.float())
     return loss if num_items_in_batch is None else loss * (labels.numel() / num_items_in_batch)
+
+
+def alignment_loss(pooled: list[Tensor], temperature: float) -> Tensor:
+    """Contrastive loss between modalities of the same rows, in the latent space of each head (InfoNCE).
+
+    For every pair of modalities and head: cross-entropy of cos(z_a, z_b) / temperature over the rows of the batch,
+    whose own row is the right one, in both directions; then the mean. One modality, or one row, has nothing to
+    compare with.
+
+    Args:
+        pooled: (B, H, r) for each modality.
+        temperature: what cosines are divided by.
+    """
+    heads = [F.normalize(z.float(), dim=-1).transpose(0, 1) for z in pooled]  # (H, B, r)
+    target = torch.arange(len(pooled[0]), device=pooled[0].device).expand(heads[0].shape[0], -1)
+    losses = []
+    for a in range(len(heads)):
+        for b in range(a):
+            scores = heads[a] @ heads[b].mT / temperature  # (H, B, B)
+            losses += [F.cross_entropy(s.flatten(0, 1), target.flatten()) for s in (scores, scores.mT)]
+    return torch.stack(losses).mean() if losses else heads[0].new_zeros(())
+
+
+def similarity_of_heads(z: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean squared cosine between what any two heads make of a batch: of the Gram matrices Z_i Z_iᵀ over tokens.
+
+    <Z_i Z_iᵀ, Z_j Z_jᵀ> = |Z_iᵀ Z_j|², so no matrix of tokens by tokens is made.
+
+    Args:
+        z: (B, T, H, r).
+        mask: (B, T) with 1 on real tokens; None where all are.
+    """
+    z = z.float() if mask is None else z.float() * mask[..., None, None].to(torch.float32)
+    heads = z.flatten(0, 1).transpose(0, 1)  # (H, B T, r)
+    products = (heads.mT[:, None] @ heads[None]).square().sum((-1, -2))  # (H, H)
+    norms = products.diagonal().clamp_min(1e-12).sqrt()
+    cosines = products / torch.outer(norms, norms)
+    others = ~torch.eye(len(cosines), dtype=torch.bool, device=z.device)
+    return cosines[others].square().mean() if len(cosines) > 1 else cosines.new_zeros(())

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import ModelOutput
 
 
@@ -50,3 +50,15 @@ class RoutedCausalLMOutput(MoeCausalLMOutputWithPast):
     """
 
     z_loss: Tensor | None = None
+
+
+@dataclass
+class LatentModelOutput(BaseModelOutputWithPast):
+    """Of a trunk whose heads have latent spaces.
+
+    Args:
+        latent_loss: what the latents add to the loss in training, weighted: divergence from N(0, 1) where they are
+            drawn, likeness of heads, misalignment of modalities.
+    """
+
+    latent_loss: Tensor | None = None

@@ -20,6 +20,7 @@ class Case:
         overrides: fields that make the tiny preset smaller still, or switch off what makes outputs random.
         is_causal: whether later tokens may not change earlier outputs.
         waived: name of a promise -> why it cannot be kept.
+        no_prefix: why prefix tuning, which brings keys and values, is not defined.
         never_learn: parts of parameter names that one step on a tiny batch may leave without gradient, with why.
     """
 
@@ -27,6 +28,7 @@ class Case:
     overrides: dict[str, Any] = field(default_factory=dict)
     is_causal: bool = True
     waived: dict[str, str] = field(default_factory=dict)
+    no_prefix: str | None = None
     never_learn: dict[str, str] = field(default_factory=dict)
 
     def config(self, **overrides: Any) -> Any:
@@ -68,6 +70,7 @@ class Case:
 
 CASES = {
     "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
+    "zoo_latent": Case(ARCHITECTURES["zoo_latent"], no_prefix="the cache holds latents, no keys and values"),
     "zoo_sparse_transformer": Case(ARCHITECTURES["zoo_sparse_transformer"], {"stride": 3, "summary_size": 1}),
     "zoo_s4": Case(ARCHITECTURES["zoo_s4"]),
     "zoo_mamba": Case(ARCHITECTURES["zoo_mamba"]),

@@ -1,0 +1,1 @@
+"""Multihead Latent Transformer: heads with latent spaces of their own."""
