@@ -3,6 +3,7 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
+from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import RopeParameters
 
@@ -95,8 +96,9 @@ class ZooLatentConfig(ZooConfig):
         for field in ("hidden_act", "latent_act"):
             if getattr(self, field) not in (None, *ACT2FN):
                 raise ValueError(f"{field} {getattr(self, field)!r} is not an activation that transformers knows")
-        if "text" in self.modalities:
-            raise ValueError("modalities are those beside text, so none may be called 'text'")
+        for name in self.modalities:  # they become names of modules
+            if name == "text" or not name.isidentifier() or hasattr(nn.ModuleDict, name):
+                raise ValueError(f"modalities: {name!r} cannot be a name; one word that is not 'text' can, as 'image'")
         if self.align_temperature <= 0:
             raise ValueError(f"align_temperature must be positive, got {self.align_temperature}")
 

@@ -148,7 +148,8 @@ def test_modalities_that_do_not_fit_are_named():
         ({"qk_dim": 7}, "qk_dim must be even"),
         ({"interaction_rank": 0}, "interaction_rank"),
         ({"latent_act": "sillu"}, "latent_act 'sillu'"),
-        ({"modalities": {"text": 4}}, "none may be called 'text'"),
+        ({"modalities": {"text": 4}}, "'text' cannot be a name"),
+        ({"modalities": {"items": 4}}, "'items' cannot be a name"),
         ({"align_temperature": 0.0}, "align_temperature"),
     ],
 )
