@@ -122,6 +122,13 @@ ARCHITECTURES = {
             ENCODER_TASKS,
             counted_task="feature-extraction",
         ),
+        Architecture(
+            "rwkv4",
+            "RWKV-4: attention that decays, run as a recurrence",
+            ("Peng et al. 2023", "https://arxiv.org/abs/2305.13048"),
+            DECODER_TASKS,
+            lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+        ),
     )
 }
 

@@ -1,7 +1,8 @@
 """The trunk of every decoder: embeddings, blocks, final norm, and what they need of masks, positions and caches.
 
 A decoder family is its config, its Block, and two-line classes. A Block is called as
-`block(x, mask, past_key_values=..., packed_positions=..., **attention arguments)` and has a `layer_type`.
+`block(x, mask, *carried, past_key_values=..., packed_positions=..., **attention arguments)` and has a `layer_type`.
+It returns x, or a tuple of x and what the blocks after it get as `carried`: tensors that a layer hands on beside x.
 
 Shapes: B batch, T tokens, D hidden size.
 """
@@ -79,16 +80,20 @@ class DecoderTrunk:
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)
         dtype = x.dtype  # some blocks keep the residual stream in float32
+        carried = ()
         for block in self.layers:
             x = block(
                 x,
                 masks[block.layer_type],
+                *carried,
                 past_key_values=past_key_values,
                 packed_positions=packed,
                 position_ids=position_ids,
                 **shared,
                 **kwargs,
             )
+            if isinstance(x, tuple):
+                x, *carried = x
         if isinstance(past_key_values, StateCache):
             past_key_values.num_seen += x.shape[1]
         return BaseModelOutputWithPast(

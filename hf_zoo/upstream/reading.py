@@ -53,7 +53,7 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
         yield
         return
     weights = find_upstream(architecture, model_type).weights()
-    for trunk in ("transformer", "backbone", "bert"):
+    for trunk in ("transformer", "backbone", "bert", "rwkv"):
         weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:
         register_checkpoint_conversion_mapping(model_class.__name__, weights, overwrite=True)

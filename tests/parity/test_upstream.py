@@ -34,6 +34,11 @@ OPTIONS = {
         {"hidden_size": 48, "num_hidden_layers": 3},
         {"hidden_size": 32, "num_hidden_layers": 2, "use_bias": True, "use_conv_bias": False, "conv_kernel": 3},
     ],
+    "rwkv": [
+        {"hidden_size": 48, "num_hidden_layers": 3},
+        {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 80},
+        {"hidden_size": 32, "num_hidden_layers": 2, "rescale_every": 0, "tie_word_embeddings": True},
+    ],
 }
 PAIRS = [(a, u) for a in ARCHITECTURES.values() for u in read_table(a)]
 CASES = [
