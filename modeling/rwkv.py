@@ -1,6 +1,6 @@
 """What all generations of RWKV share: the block, how weights start, what generation must know.
 
-    x <- LayerNorm(embedding);  x <- x + TimeMix(LayerNorm(x));  x <- x + ChannelMix(LayerNorm(x));  LayerNorm at the end
+    x <- N(embedding);  x <- x + TimeMix(N(x));  x <- x + ChannelMix(N(x));  N at the end      N: LayerNorm
 
 A generation is its two mixers. Both remember the last token; the time mixing remembers more.
 

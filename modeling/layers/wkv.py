@@ -5,8 +5,8 @@ Peng et al. 2023, "RWKV: Reinventing RNNs for the Transformer Era", https://arxi
     y_t = (a_t + e^{u + k_t} v_t) / (b_t + e^{u + k_t})        b has 1 in place of v:
     a_t = sum_{i<t} e^{(t-1-i) w + k_i} v_i                     a_{t+1} = e^w a_t + e^{k_t} v_t
 
-Sums of exponentials are kept as (a, b, p): the sums times e^{-p}, with p their largest exponent so far, so that keys of
-any size stay finite (appendix D). With Z_t the logarithm of the denominator, the gradients
+Sums of exponentials are kept as (a, b, p): the sums times e^{-p}, with p their largest exponent so far, so that keys
+of any size stay finite (appendix D). With Z_t the logarithm of the denominator, the gradients
 
     dv_i = e^{k_i} R_i + e^{u + k_i - Z_i} g_i                  R_i = sum_{t>i} e^{(t-1-i) w - Z_t} g_t
     dk_i = e^{k_i} (v_i R_i - S_i) + e^{u + k_i - Z_i} g_i (v_i - y_i)                     S_i the same of g_t y_t
