@@ -129,6 +129,13 @@ ARCHITECTURES = {
             DECODER_TASKS,
             lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
         ),
+        Architecture(
+            "rwkv7",
+            "RWKV-7: a recurrence under the generalised delta rule",
+            ("Peng et al. 2025", "https://arxiv.org/abs/2503.14456"),
+            DECODER_TASKS,
+            lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+        ),
     )
 }
 
