@@ -130,6 +130,13 @@ ARCHITECTURES = {
             lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
         ),
         Architecture(
+            "rwkv6",
+            "RWKV-6 and RWKV-5: a matrix memory that decays",
+            ("Peng et al. 2024", "https://arxiv.org/abs/2404.05892"),
+            DECODER_TASKS,
+            lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+        ),
+        Architecture(
             "rwkv7",
             "RWKV-7: a recurrence under the generalised delta rule",
             ("Peng et al. 2025", "https://arxiv.org/abs/2503.14456"),

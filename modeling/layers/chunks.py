@@ -3,7 +3,6 @@
 Shapes: B batch, T tokens, H heads, K key size, C tokens a chunk, M chunks.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""The generalised delta rule of RWKV-7: a memory that replaces what it holds under a key, and forgets channel by channel.
+"""The generalised delta rule of RWKV-7: a memory that replaces what it holds under a key, and forgets by channel.
 
 Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution", https://arxiv.org/abs/2503.14456, section 3:
 
@@ -9,8 +9,8 @@ with S (K, V), the transpose of the paper's, a = -kappa and b = kappa ∘ (in-co
 Within a chunk of C tokens that starts with S_0, with L_t the product of w_1 to w_t and u_t = S_{t-1}^T a_t, all tokens
 are solved at once (the WY form; Yang et al. 2024, https://arxiv.org/abs/2406.06484):
 
-    (I - A_ab) U = (a_t ∘ L_{t-1}) S_0 + A_ak V        A_xz[t, i] = sum_n x_t z_i L_{t or t-1} / L_i for i < t (or i <= t)
-    Y            = (r_t ∘ L_t) S_0 + A_rb U + A_rk V
+    (I - A_ab) U = (a_t ∘ L_{t-1}) S_0 + A_ak V        A_az[t, i] = sum over channels of a_t z_i L_{t-1} / L_i, i < t
+    Y            = (r_t ∘ L_t) S_0 + A_rb U + A_rk V    A_rz[t, i] = sum over channels of r_t z_i L_t / L_i, i <= t
     S_C          = L_C ∘ S_0 + sum_i (L_C / L_i) ∘ (b_i u_i^T + k_i v_i^T)
 
 U, Y and S_C are linear in S_0, so that everything but S_C = M S_0 + N is one batched product over all chunks.

@@ -2,8 +2,8 @@
 
 Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution", https://arxiv.org/abs/2503.14456.
 
-The equations are in layers/rwkv7_mixer.py, layers/delta_rule.py and layers/rwkv_channel_mix.py, the block in ../rwkv.py.
-The values of the first layer go from block to block beside the residual stream.
+The equations are in layers/rwkv7_mixer.py, layers/delta_rule.py and layers/rwkv_channel_mix.py, the block in
+../rwkv.py. The values of the first layer go from block to block beside the residual stream.
 """
 
 from transformers.generation import GenerationMixin
