@@ -39,6 +39,8 @@ class Rwkv7TimeMix(nn.Module):
         decay_rank, rate_rank, gate_rank: hidden units of the networks that make w, a and g.
         value_rank: hidden units of the network that mixes in the first layer's values; None in the first layer.
         layer_idx, num_layers: how deep it stands, on which its first weights depend.
+        rate_limit: what a stays below, 1 in the paper. Up to 2 a token may turn the memory over along kappa, which
+            following a permutation needs (Grazzi et al. 2024, https://arxiv.org/abs/2411.12537).
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Rwkv7TimeMix(nn.Module):
         value_rank: int | None = None,
         layer_idx: int = 0,
         num_layers: int = 1,
+        rate_limit: float = 1.0,
     ) -> None:
         super().__init__()
+        self.rate_limit = rate_limit
         self.head_size = head_size
         self.depth = depth_ratios(layer_idx, num_layers)
         self.norm_gain = ((layer_idx + 1) / num_layers) ** 0.7
@@ -133,7 +137,8 @@ class Rwkv7TimeMix(nn.Module):
             real = mask[..., None].to(x.dtype)
             log_w, k, a = log_w * real, k * real, a * real
         r, log_w, k, v, a = (self.split_heads(z) for z in (r, log_w, k, v, a))
-        y, memory = delta_rule(r, log_w, k, v, -kappa, kappa * a, memory, document_starts(position_ids, mask))
+        starts = document_starts(position_ids, mask)
+        y, memory = delta_rule(r, log_w, k, v, -kappa, kappa * (self.rate_limit * a), memory, starts)
         now = (r * k * self.r_k).sum(-1, keepdim=True)
         y = self.head_norm(y) + (now * v).flatten(-2)
         return self.o_proj(y * g), (window, memory), v_first

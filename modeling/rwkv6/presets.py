@@ -23,5 +23,9 @@ PRESETS = {
     "rwkv5-7b": {"config": size(4096, 32, is_data_dependent=False), "parameters": 7_518_044_160, "source": SOURCE},
     "rwkv6-1.6b": {"config": size(2048, 24), "parameters": 1_599_873_024, "source": SOURCE},
     "rwkv6-3b": {"config": size(2560, 32), "parameters": 3_099_863_040, "source": SOURCE},
-    "rwkv6-7b": {"config": size(4096, 32, shift_rank=64, decay_rank=128), "parameters": 7_635_746_816, "source": SOURCE},
+    "rwkv6-7b": {
+        "config": size(4096, 32, shift_rank=64, decay_rank=128),
+        "parameters": 7_635_746_816,
+        "source": SOURCE,
+    },
 }

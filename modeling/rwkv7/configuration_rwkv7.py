@@ -14,6 +14,8 @@ class ZooRwkv7Config(ZooConfig):
         intermediate_size: hidden units of the channel mixing, four times hidden_size without it.
         decay_rank, rate_rank, value_rank, gate_rank: hidden units of the small networks that make decays, in-context
             learning rates, the share of the first layer's values, and gates.
+        rate_limit: what in-context learning rates stay below. The published models have 1; with 2 a token may turn
+            the memory over along a key, so that the model can follow permutations of any length.
         l2_wrap_coefficient: how hard training pulls the largest logit towards 0.
     """
 
@@ -30,6 +32,7 @@ class ZooRwkv7Config(ZooConfig):
     rate_rank: int = 64
     value_rank: int = 32
     gate_rank: int = 128
+    rate_limit: float = 1.0
     norm_eps: float = 1e-5
     classifier_dropout: float = 0.0
     l2_wrap_coefficient: float = 1e-4
@@ -50,6 +53,8 @@ class ZooRwkv7Config(ZooConfig):
         for field in ("decay_rank", "rate_rank", "value_rank", "gate_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if not 0 < self.rate_limit <= 2:
+            raise ValueError(f"rate_limit must be above 0 and at most 2, got {self.rate_limit}")
         if self.l2_wrap_coefficient < 0:
             raise ValueError(f"l2_wrap_coefficient must be at least 0, got {self.l2_wrap_coefficient}")
 

@@ -28,6 +28,7 @@ class Rwkv7Block(RwkvBlock):
             config.gate_rank,
             value_rank=None if layer_idx == 0 else config.value_rank,
             **depth,
+            rate_limit=config.rate_limit,
         )
         super().__init__(config, layer_idx, mixer, ChannelMix(config.hidden_size, config.intermediate_size, **depth))
 
