@@ -43,7 +43,7 @@ class Architecture:
         norm_targets: layers that LN-tuning trains.
         counted_task: the task whose model the published parameter counts are of; the main one without it.
         processors: (Auto class, "file.Class" in `hf_zoo.tokenization`) for what feeds it beside a tokenizer:
-            AutoProcessor, AutoImageProcessor, AutoFeatureExtractor.
+            AutoProcessor, AutoImageProcessor, AutoFeatureExtractor; AutoTokenizer for one that is no tokenizer.json.
     """
 
     name: str
@@ -135,6 +135,7 @@ ARCHITECTURES = {
             ("Peng et al. 2024", "https://arxiv.org/abs/2404.05892"),
             DECODER_TASKS,
             lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+            processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
         ),
         Architecture(
             "rwkv7",
@@ -142,6 +143,7 @@ ARCHITECTURES = {
             ("Peng et al. 2025", "https://arxiv.org/abs/2503.14456"),
             DECODER_TASKS,
             lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+            processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
         ),
     )
 }
