@@ -1,9 +1,9 @@
 """RWKV-7 follows a state at lengths it never saw; additive linear attention and softmax attention lose track.
 
-Peng et al. 2025, the section on state tracking: composing permutations needs a memory whose transition is not diagonal.
-Each token swaps two neighbours of three things, leaves them, or puts them back; at each the order so far is asked for.
-Trained on 16 tokens, tested on 64 without putting back. A swap turns the memory over along one direction, which needs
-in-context learning rates up to 2 (Grazzi et al. 2024); the published bound of 1 is shown beside it.
+Peng et al. 2025, the section on state tracking: composing permutations needs a memory whose transition is not
+diagonal. Each token swaps two neighbours of three things, leaves them, or puts them back; at each the order so far is
+asked for. Trained on 16 tokens, tested on 64 without putting back. A swap turns the memory over along one direction,
+which needs in-context learning rates up to 2 (Grazzi et al. 2024); the published bound of 1 is shown beside it.
 """
 
 from itertools import permutations
@@ -63,7 +63,7 @@ def main():
         claim.draw(f"right orders, trained on {LENGTH}", name, TEST_LENGTHS, scores[name])
     reached = {name: values[-1] for name, values in scores.items()}
     claim.compare(
-        "one layer of RWKV-7 follows swaps at four times its training length; two of RWKV-6 or softmax attention do not",
+        "one layer of RWKV-7 follows swaps at four times its training length; two of RWKV-6 or attention do not",
         reached["RWKV-7, rates to 2"] > 0.9 and max(reached["RWKV-6"], reached["softmax"]) < 0.5,
         rwkv7=reached["RWKV-7, rates to 2"],
         rwkv7_rates_to_1=reached["RWKV-7, rates to 1"],

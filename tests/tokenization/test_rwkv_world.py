@@ -1,4 +1,4 @@
-"""The tokenizer of RWKV World: longest match, lossless, readable with and without the package, strict about its file."""
+"""The tokenizer of RWKV World: longest match, lossless, loads with and without the package, strict about its file."""
 
 import json
 import subprocess
