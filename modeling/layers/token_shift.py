@@ -26,6 +26,8 @@ def token_shift(
         position_ids: (B, T), counted from 0 in each document, whose first token has none before it.
     """
     before = torch.zeros_like(x[:, :1]) if window is None else window.mT.to(x.dtype)
+    if mask is None and position_ids is None and x.shape[1] == 1:  # generation
+        return before, x.mT
     if mask is not None:
         x = x * mask[..., None].to(x.dtype)  # the first real token sees zeros and not padding
     inputs = torch.cat((before, x), dim=1)  # (B, 1 + T, D)
