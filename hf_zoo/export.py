@@ -76,7 +76,8 @@ def auto_map(architecture: Architecture) -> dict[str, str]:
         auto_class, suffix = TASKS[task]
         entries[auto_class] = f"modeling_{architecture.name}.{architecture.class_prefix}{suffix}"
     for auto_class, where in architecture.processors:
-        entries[auto_class] = where
+        if auto_class != "AutoTokenizer":  # a tokenizer's own folder names its class
+            entries[auto_class] = where
     return entries
 
 

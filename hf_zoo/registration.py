@@ -52,15 +52,16 @@ def _register_processors(architecture: Architecture, config_class: type) -> None
     import transformers
     from transformers.models.auto import feature_extraction_auto, image_processing_auto, processing_auto
 
-    # A tokenizer's folder names its class; this is for folders that hold a tokenizer.json alone
-    fast = transformers.PreTrainedTokenizerFast
-    transformers.AutoTokenizer.register(config_class, fast_tokenizer_class=fast, exist_ok=True)
+    # A tokenizer's folder names its class; `fast` is for folders that hold a tokenizer.json alone
+    fast, classes = transformers.PreTrainedTokenizerFast, architecture.processor_classes()
+    own = classes.pop("AutoTokenizer", None)
+    transformers.AutoTokenizer.register(config_class, tokenizer_class=fast, slow_tokenizer_class=own, exist_ok=True)
     mappings = {
         "AutoProcessor": processing_auto.PROCESSOR_MAPPING,
         "AutoFeatureExtractor": feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING,
         "AutoImageProcessor": image_processing_auto.IMAGE_PROCESSOR_MAPPING,
     }
-    for name, processor_class in architecture.processor_classes().items():
+    for name, processor_class in classes.items():
         auto_class, held = getattr(transformers, name), processor_class
         if name == "AutoImageProcessor":  # one class a backend; ours need neither torchvision nor a GPU
             held = {"pil": processor_class}

@@ -44,7 +44,7 @@ class Architecture:
         norm_targets: layers that LN-tuning trains.
         counted_task: the task whose model the published parameter counts are of; the main one without it.
         processors: (Auto class, "file.Class" in `hf_zoo.tokenization`) for what feeds it beside a tokenizer:
-            AutoProcessor, AutoImageProcessor, AutoFeatureExtractor.
+            AutoProcessor, AutoImageProcessor, AutoFeatureExtractor; AutoTokenizer for one that is no tokenizer.json.
     """
 
     name: str
@@ -166,6 +166,29 @@ ARCHITECTURES = {
             ("Katharopoulos et al. 2020", "https://arxiv.org/abs/2006.16236"),
             tuple(dict.fromkeys(("causal-lm", *ENCODER_TASKS))),
             counted_task="feature-extraction",
+        ),
+        Architecture(
+            "rwkv4",
+            "RWKV-4: attention that decays, run as a recurrence",
+            ("Peng et al. 2023", "https://arxiv.org/abs/2305.13048"),
+            DECODER_TASKS,
+            lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+        ),
+        Architecture(
+            "rwkv6",
+            "RWKV-6 and RWKV-5: a matrix memory that decays",
+            ("Peng et al. 2024", "https://arxiv.org/abs/2404.05892"),
+            DECODER_TASKS,
+            lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+            processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
+        ),
+        Architecture(
+            "rwkv7",
+            "RWKV-7: a recurrence under the generalised delta rule",
+            ("Peng et al. 2025", "https://arxiv.org/abs/2503.14456"),
+            DECODER_TASKS,
+            lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
+            processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
         ),
     )
 }

@@ -62,9 +62,15 @@ def write_state(cache: Cache | None, layer_idx: int, state: State, part: int = 0
     if cache is None:
         return
     window, memory = state
+    layer = cache.layers[layer_idx]
+    if layer.has_previous_state[part]:  # the cache itself would append, and then keep what is new
+        if window is not None:
+            layer.conv_states[part].copy_(window)
+        if memory is not None:
+            layer.recurrent_states[part].copy_(memory)
+        return
     if window is None:  # the cache counts a layer as visited when it gets a window
         window = memory.new_empty(len(memory), 0, 1)
-    # The cache appends and keeps the last `conv_kernel_size` columns: all of them new, it replaces.
     cache.update_conv_state(window, layer_idx, state_idx=part, conv_kernel_size=window.shape[-1])
     if memory is not None:
         cache.update_recurrent_state(memory, layer_idx, state_idx=part)

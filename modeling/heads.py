@@ -31,7 +31,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .base_model import embedding_size
-from .losses import classification_loss, z_loss
+from .losses import classification_loss, l2_wrap, z_loss
 from .outputs import PreTrainingOutput
 
 
@@ -130,6 +130,8 @@ class CausalLMHead(LanguageModelHead):
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
             if coefficient := getattr(self.config, "z_loss_coefficient", 0.0):
                 loss = loss + z_loss(logits, labels, coefficient)
+            if coefficient := getattr(self.config, "l2_wrap_coefficient", 0.0):
+                loss = loss + l2_wrap(logits, labels, coefficient, kwargs.get("num_items_in_batch"))
             loss = self.complete_loss(loss, outputs, labels[:, 1:], kwargs.get("num_items_in_batch"))
         return self.report(loss, logits, outputs)
 

@@ -19,6 +19,27 @@ def z_loss(logits: Tensor, labels: Tensor, coefficient: float) -> Tensor:
     return coefficient * normaliser.square().sum() / counts.sum().clamp_min(1)
 
 
+def l2_wrap(
+    logits: Tensor, labels: Tensor, coefficient: float, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """Zero, with the gradient coefficient * max_j logit_j / N on the largest logit of each of the N tokens that count.
+
+    Pulls the largest logit towards 0, so that half precision never meets a large one; it is the gradient of
+    coefficient / 2N * max^2 and does not show in the loss (RWKV-LM's `L2Wrap`, with 1e-4). The authors count all
+    tokens of a batch, which has no padding; here those whose label is to be learnt.
+
+    Args:
+        logits: (B, T, vocab_size); position t predicts label t + 1.
+        labels: (B, T), -100 where nothing is to be learnt.
+        num_items_in_batch: N of all accumulated batches, that of this one without it.
+    """
+    counts = labels[:, 1:] != -100
+    largest = logits[:, :-1].amax(-1).float()
+    total = counts.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch
+    pull = (largest.square() * counts).sum() * (coefficient / 2) / total
+    return pull - pull.detach()
+
+
 def classification_loss(
     logits: Tensor, labels: Tensor, problem_type: str | None = None, num_items_in_batch: Tensor | int | None = None
 ) -> Tensor:

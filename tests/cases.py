@@ -89,4 +89,7 @@ CASES = {
         is_causal=False,
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
+    "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
+    "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
+    "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),
 }

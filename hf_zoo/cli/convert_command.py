@@ -1,4 +1,4 @@
-"""`hf-zoo convert`: checkpoints of transformers' own architectures into zoo models, and back."""
+"""`hf-zoo convert`: checkpoints of transformers' own architectures into zoo models and back, and RWKV's own files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 
 def convert_command(
-    source: Annotated[str, typer.Argument(help="Folder or Hub name to read.")],
+    source: Annotated[str, typer.Argument(help="Folder or Hub name to read, or a .pth file of RWKV.")],
     target: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     to: Annotated[
         str,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import refuse_filled
 from ..registry import ARCHITECTURES, TASKS, Architecture, find_architecture
+from .rwkv_files import open_rwkv_file
 from .table import find_upstream, prefixes, read_table
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ def _filled(twin: "PreTrainedModel") -> "PreTrainedModel":
 
 
 def convert_folder(source: str, target: str, to: str) -> Path:
-    """Convert a checkpoint folder: from transformers to the zoo, or back.
+    """Convert a checkpoint folder: from transformers to the zoo, or back; or a file of RWKV's authors to the zoo.
 
     Args:
-        source: folder or Hub name to read.
+        source: folder or Hub name to read, or a `.pth` file.
         target: folder to write; it must be empty or new.
         to: a zoo architecture ("zoo_llm"), a model type of transformers ("llama"), or "upstream" for the first
             that fits.
@@ -89,6 +90,9 @@ def convert_folder(source: str, target: str, to: str) -> Path:
 
     folder = Path(target)
     refuse_filled(folder)
+    if Path(source).is_file():
+        open_rwkv_file(source, find_architecture(to).model_type).save_pretrained(folder)
+        return folder
     if str(source).startswith(("/", ".")) and not Path(source).is_dir():
         raise FileNotFoundError(f"{source} is not a folder")
     source_type = AutoConfig.from_pretrained(source).model_type

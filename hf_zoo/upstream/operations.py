@@ -62,3 +62,35 @@ class MergeByHead(ConversionOps):
     def reverse_op(self) -> SplitByHead:
         """The way back."""
         return SplitByHead()
+
+
+class Flatten(ConversionOps):
+    """A vector that is stored as (1, 1, D) (RWKV's mixes)."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """One tensor (1, 1, D) -> (D,)."""
+        (tensors,) = input_dict.values()
+        return {target_patterns[0]: (tensors[0] if isinstance(tensors, list) else tensors).flatten()}
+
+    @property
+    def reverse_op(self) -> "Unflatten":
+        """The way back."""
+        return Unflatten()
+
+
+class Unflatten(ConversionOps):
+    """The reverse of `Flatten`."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """One tensor (D,) -> (1, 1, D)."""
+        (tensors,) = input_dict.values()
+        return {target_patterns[0]: (tensors[0] if isinstance(tensors, list) else tensors)[None, None]}
+
+    @property
+    def reverse_op(self) -> Flatten:
+        """The way back."""
+        return Flatten()

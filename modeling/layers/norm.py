@@ -48,6 +48,28 @@ class GatedRMSNorm(RMSNorm):
         return self.weight * F.rms_norm(groups, groups.shape[-1:], None, self.eps).flatten(-2).to(x.dtype)
 
 
+class HeadLayerNorm(nn.Module):
+    """LayerNorm of each head by itself, with a gain and a bias for every channel; torch's GroupNorm, tokens last.
+
+    Args:
+        hidden_size: D, channels of all heads.
+        head_size: N, channels that are normalised together.
+        eps: added to the variance.
+    """
+
+    def __init__(self, hidden_size: int, head_size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.bias = nn.Parameter(torch.zeros(hidden_size))
+        self.head_size = head_size
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., H, N) -> y (..., D)."""
+        normed = F.layer_norm(x, (self.head_size,), eps=self.eps).flatten(-2)
+        return torch.addcmul(self.bias, normed, self.weight)
+
+
 NORMS = {
     "rms_norm": RMSNorm,
     "layer_norm": nn.LayerNorm,

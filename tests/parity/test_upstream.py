@@ -51,6 +51,11 @@ OPTIONS = {
             **{"use_bias": True, "use_conv_bias": False, "time_step_limit": (0.3, 0.9), "tie_word_embeddings": True},
         },
     ],
+    "rwkv": [
+        {"hidden_size": 48, "num_hidden_layers": 3},
+        {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 80},
+        {"hidden_size": 32, "num_hidden_layers": 2, "rescale_every": 0, "tie_word_embeddings": True},
+    ],
 }
 PAIRS = [(a, name) for a in ARCHITECTURES.values() for name, u in read_table(a).items() if not u.is_remote]
 CASES = [

@@ -1,0 +1,1 @@
+"""RWKV-4: a recurrent network that trains like a transformer."""

@@ -1,0 +1,1 @@
+"""RWKV-7: a recurrent network whose memory follows the generalised delta rule."""
