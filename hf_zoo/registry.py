@@ -154,6 +154,14 @@ ARCHITECTURES = {
             lora_parameters=("experts.gate_up_proj", "experts.up_proj", "experts.down_proj"),
         ),
         Architecture(
+            "hybrid",
+            "any token mixer with any channel mixer, by layer: Jamba and others",
+            ("Lieber et al. 2024", "https://arxiv.org/abs/2403.19887"),
+            DECODER_TASKS,
+            lora_targets=("q_proj", "v_proj", "in_proj", "r_proj", "k_proj"),
+            lora_parameters=("experts.gate_up_proj", "experts.up_proj", "experts.down_proj"),
+        ),
+        Architecture(
             "mlm",
             "masked language model: BERT, BioBERT",
             ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),

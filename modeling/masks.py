@@ -16,6 +16,8 @@ from .cache import RECURRENT_LAYERS, StateCache
 _ATTENTION_MASKS = {
     "full_attention": create_causal_mask,
     "sliding_attention": create_sliding_window_causal_mask,
+    "hybrid": create_causal_mask,  # attention before a channel mixer that keeps a state
+    "hybrid_sliding": create_sliding_window_causal_mask,
 }
 
 

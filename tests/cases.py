@@ -84,6 +84,7 @@ CASES = {
         never_learn={"score.bias": "adds the same number to all choices of a row, which softmax does not see"},
     ),
     "zoo_moe": Case(ARCHITECTURES["zoo_moe"]),
+    "zoo_hybrid": Case(ARCHITECTURES["zoo_hybrid"]),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
         is_causal=False,

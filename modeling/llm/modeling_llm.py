@@ -66,13 +66,17 @@ class LlmBlock(GradientCheckpointingLayer):
         self.sliding_window = config.sliding_window if self.layer_type == "sliding_attention" else None
         norm = partial(NORMS[config.norm], config.hidden_size, eps=config.norm_eps)
         self.mixer_norm = norm()
-        self.self_attn = make_attention(config, layer_idx)
+        self.add_mixer(config, layer_idx)
         self.mlp_norm = None if self.layout == "parallel" else norm()
         self.mlp = self.make_feed_forward(config, layer_idx)
         self.dropout = config.residual_dropout
         if config.scale_residual_init:
             for projection in self.residual_projections():
                 projection.init_scale = 1 / math.sqrt(2 * config.num_hidden_layers)
+
+    def add_mixer(self, config: ZooLlmConfig, layer_idx: int) -> None:
+        """Make what mixes tokens."""
+        self.self_attn = make_attention(config, layer_idx)
 
     def make_feed_forward(self, config: ZooLlmConfig, layer_idx: int) -> nn.Module:
         """The kind of feed-forward network the config asks for."""

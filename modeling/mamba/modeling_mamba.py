@@ -19,20 +19,24 @@ from ..recurrent import RecurrentBlock, RecurrentPreTrainedModel
 from .configuration_mamba import ZooMambaConfig
 
 
+def make_mixer(config: ZooMambaConfig) -> SelectiveSSM:
+    """The selective state space of a layer."""
+    return SelectiveSSM(
+        config.hidden_size,
+        config.state_size,
+        config.conv_kernel,
+        config.intermediate_size,
+        config.time_step_rank,
+        bias=config.use_bias,
+        conv_bias=config.use_conv_bias,
+    )
+
+
 class MambaBlock(RecurrentBlock):
     """A selective state space with norm and residual."""
 
     def __init__(self, config: ZooMambaConfig, layer_idx: int) -> None:
-        mixer = SelectiveSSM(
-            config.hidden_size,
-            config.state_size,
-            config.conv_kernel,
-            config.intermediate_size,
-            config.time_step_rank,
-            bias=config.use_bias,
-            conv_bias=config.use_conv_bias,
-        )
-        super().__init__(mixer, layer_idx, config.hidden_size, config.norm_eps, config.residual_in_fp32)
+        super().__init__(make_mixer(config), layer_idx, config.hidden_size, config.norm_eps, config.residual_in_fp32)
 
 
 class ZooMambaPreTrainedModel(RecurrentPreTrainedModel):

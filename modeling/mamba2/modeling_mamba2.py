@@ -19,23 +19,27 @@ from ..recurrent import RecurrentBlock, RecurrentPreTrainedModel
 from .configuration_mamba2 import ZooMamba2Config
 
 
+def make_mixer(config: ZooMamba2Config) -> SSDMixer:
+    """The state space of a layer."""
+    return SSDMixer(
+        config.hidden_size,
+        config.num_heads,
+        config.head_dim,
+        config.state_size,
+        config.num_groups,
+        config.conv_kernel,
+        norm_eps=config.norm_eps,
+        bias=config.use_bias,
+        conv_bias=config.use_conv_bias,
+        dt_limit=config.time_step_limit,
+    )
+
+
 class Mamba2Block(RecurrentBlock):
     """A state space of many heads with norm and residual."""
 
     def __init__(self, config: ZooMamba2Config, layer_idx: int) -> None:
-        mixer = SSDMixer(
-            config.hidden_size,
-            config.num_heads,
-            config.head_dim,
-            config.state_size,
-            config.num_groups,
-            config.conv_kernel,
-            norm_eps=config.norm_eps,
-            bias=config.use_bias,
-            conv_bias=config.use_conv_bias,
-            dt_limit=config.time_step_limit,
-        )
-        super().__init__(mixer, layer_idx, config.hidden_size, config.norm_eps, config.residual_in_fp32)
+        super().__init__(make_mixer(config), layer_idx, config.hidden_size, config.norm_eps, config.residual_in_fp32)
 
 
 class ZooMamba2PreTrainedModel(RecurrentPreTrainedModel):

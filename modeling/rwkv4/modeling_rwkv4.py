@@ -14,17 +14,21 @@ from ..rwkv import RwkvBlock, RwkvPreTrainedModel, RwkvTrunk
 from .configuration_rwkv4 import ZooRwkv4Config
 
 
+def make_mixer(config: ZooRwkv4Config, layer_idx: int) -> Rwkv4Mixer:
+    """The time mixing of a layer."""
+    return Rwkv4Mixer(config.hidden_size, layer_idx, config.num_hidden_layers)
+
+
+def make_channel_mix(config: ZooRwkv4Config, layer_idx: int) -> Rwkv4ChannelMix:
+    """The channel mixing of a layer."""
+    return Rwkv4ChannelMix(config.hidden_size, config.intermediate_size, layer_idx, config.num_hidden_layers)
+
+
 class Rwkv4Block(RwkvBlock):
     """WKV, and a gated squared ReLU."""
 
     def __init__(self, config: ZooRwkv4Config, layer_idx: int) -> None:
-        depth = {"layer_idx": layer_idx, "num_layers": config.num_hidden_layers}
-        super().__init__(
-            config,
-            layer_idx,
-            mixer=Rwkv4Mixer(config.hidden_size, **depth),
-            mlp=Rwkv4ChannelMix(config.hidden_size, config.intermediate_size, **depth),
-        )
+        super().__init__(config, layer_idx, make_mixer(config, layer_idx), make_channel_mix(config, layer_idx))
 
 
 class ZooRwkv4PreTrainedModel(RwkvPreTrainedModel):

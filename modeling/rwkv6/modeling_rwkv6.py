@@ -16,17 +16,24 @@ from ..rwkv import RwkvBlock, RwkvPreTrainedModel, RwkvTrunk
 from .configuration_rwkv6 import ZooRwkv6Config
 
 
+def make_mixer(config: ZooRwkv6Config, layer_idx: int) -> Rwkv5Mixer:
+    """The time mixing of a layer, of RWKV-5 if the decay does not depend on the token."""
+    sizes, depth = (config.hidden_size, config.head_size), (layer_idx, config.num_hidden_layers)
+    if config.is_data_dependent:
+        return Rwkv6Mixer(*sizes, config.shift_rank, config.decay_rank, *depth)
+    return Rwkv5Mixer(*sizes, *depth)
+
+
+def make_channel_mix(config: ZooRwkv6Config, layer_idx: int) -> GatedChannelMix:
+    """The channel mixing of a layer."""
+    return GatedChannelMix(config.hidden_size, config.intermediate_size, layer_idx, config.num_hidden_layers)
+
+
 class Rwkv6Block(RwkvBlock):
     """The matrix memory, and a gated squared ReLU."""
 
     def __init__(self, config: ZooRwkv6Config, layer_idx: int) -> None:
-        sizes, depth = (config.hidden_size, config.head_size), (layer_idx, config.num_hidden_layers)
-        if config.is_data_dependent:
-            mixer = Rwkv6Mixer(*sizes, config.shift_rank, config.decay_rank, *depth)
-        else:
-            mixer = Rwkv5Mixer(*sizes, *depth)
-        mlp = GatedChannelMix(config.hidden_size, config.intermediate_size, *depth)
-        super().__init__(config, layer_idx, mixer, mlp)
+        super().__init__(config, layer_idx, make_mixer(config, layer_idx), make_channel_mix(config, layer_idx))
 
 
 class ZooRwkv6PreTrainedModel(RwkvPreTrainedModel):

@@ -15,22 +15,34 @@ from ..rwkv import RwkvBlock, RwkvPreTrainedModel, RwkvTrunk
 from .configuration_rwkv7 import ZooRwkv7Config
 
 
+def make_mixer(
+    config: ZooRwkv7Config, layer_idx: int, value_rank: int | None, mixer: type[Rwkv7TimeMix] = Rwkv7TimeMix
+) -> Rwkv7TimeMix:
+    """The time mixing of a layer; without a value_rank it does not take up the values of the first."""
+    return mixer(
+        config.hidden_size,
+        config.head_size,
+        config.decay_rank,
+        config.rate_rank,
+        config.gate_rank,
+        value_rank=value_rank,
+        layer_idx=layer_idx,
+        num_layers=config.num_hidden_layers,
+        rate_limit=config.rate_limit,
+    )
+
+
+def make_channel_mix(config: ZooRwkv7Config, layer_idx: int) -> ChannelMix:
+    """The channel mixing of a layer."""
+    return ChannelMix(config.hidden_size, config.intermediate_size, layer_idx, config.num_hidden_layers)
+
+
 class Rwkv7Block(RwkvBlock):
     """The delta rule, and a squared ReLU."""
 
     def __init__(self, config: ZooRwkv7Config, layer_idx: int) -> None:
-        depth = {"layer_idx": layer_idx, "num_layers": config.num_hidden_layers}
-        mixer = Rwkv7TimeMix(
-            config.hidden_size,
-            config.head_size,
-            config.decay_rank,
-            config.rate_rank,
-            config.gate_rank,
-            value_rank=None if layer_idx == 0 else config.value_rank,
-            **depth,
-            rate_limit=config.rate_limit,
-        )
-        super().__init__(config, layer_idx, mixer, ChannelMix(config.hidden_size, config.intermediate_size, **depth))
+        mixer = make_mixer(config, layer_idx, value_rank=config.value_rank if layer_idx else None)
+        super().__init__(config, layer_idx, mixer, make_channel_mix(config, layer_idx))
 
 
 class ZooRwkv7PreTrainedModel(RwkvPreTrainedModel):

@@ -23,16 +23,20 @@ from ..recurrent import RecurrentBlock, RecurrentPreTrainedModel
 from .configuration_s4 import ZooS4Config
 
 
+def make_mixer(config: ZooS4Config) -> S4:
+    """The state space of a layer, with what mixes its channels."""
+    state_space = StateSpace
+    if config.state_space == "diagonal":
+        state_space = partial(DiagonalStateSpace, spectrum=config.spectrum)
+    state_space = state_space(config.hidden_size, config.state_size, config.dt_min, config.dt_max)
+    return S4(state_space, config.hidden_size, config.residual_dropout)
+
+
 class S4Block(RecurrentBlock):
     """A state space with norm and residual."""
 
     def __init__(self, config: ZooS4Config, layer_idx: int) -> None:
-        state_space = StateSpace
-        if config.state_space == "diagonal":
-            state_space = partial(DiagonalStateSpace, spectrum=config.spectrum)
-        state_space = state_space(config.hidden_size, config.state_size, config.dt_min, config.dt_max)
-        mixer = S4(state_space, config.hidden_size, config.residual_dropout)
-        super().__init__(mixer, layer_idx, config.hidden_size, config.norm_eps, residual_in_fp32=False)
+        super().__init__(make_mixer(config), layer_idx, config.hidden_size, config.norm_eps, residual_in_fp32=False)
 
     def mix(
         self, x: Tensor, mask: Tensor | None, state: State | None, packed_positions: Tensor | None, keep_state: bool

@@ -39,6 +39,12 @@ def make_pattern(config: ZooSparseTransformerConfig, layer_idx: int) -> Pattern:
     return fixed_pattern(config.stride, config.summary_size, config.num_attention_heads, **heads, **groups)
 
 
+def make_attention(config: ZooSparseTransformerConfig, layer_idx: int) -> SparseAttention:
+    """The attention of a layer."""
+    pattern, dropout = make_pattern(config, layer_idx), config.attention_dropout
+    return SparseAttention(config.hidden_size, pattern, config.head_dim, config.value_head_dim, dropout=dropout)
+
+
 class SparseTransformerBlock(GradientCheckpointingLayer):
     """Attention with a sparse pattern, then a feed-forward network, each with its norm and residual."""
 
@@ -50,13 +56,7 @@ class SparseTransformerBlock(GradientCheckpointingLayer):
         self.dropout = config.residual_dropout
         D = config.hidden_size
         self.mixer_norm = nn.LayerNorm(D, config.norm_eps)
-        self.self_attn = SparseAttention(
-            D,
-            make_pattern(config, layer_idx),
-            config.head_dim,
-            config.value_head_dim,
-            dropout=config.attention_dropout,
-        )
+        self.self_attn = make_attention(config, layer_idx)
         self.mlp_norm = nn.LayerNorm(D, config.norm_eps)
         self.mlp = MLP(D, config.intermediate_size, config.hidden_act, bias=True)
         for name, linear in self.named_modules():
