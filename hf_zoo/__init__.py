@@ -16,6 +16,7 @@ if not os.path.isdir(os.path.join(__path__[0], "modeling")) and os.path.isdir(os
     __path__.append(_root)
 
 from .export import export_standalone  # noqa: E402
+from .hybrid import as_hybrid  # noqa: E402
 from .lora import lora_config  # noqa: E402
 from .low_rank import compress, expand  # noqa: E402
 from .presets import create_config, create_model, create_processor, list_models  # noqa: E402
@@ -23,6 +24,7 @@ from .registration import register  # noqa: E402
 from .registry import list_architectures  # noqa: E402
 
 __all__ = [
+    "as_hybrid",
     "compress",
     "create_config",
     "create_model",
