@@ -21,7 +21,8 @@ test-floor: $(FLOOR)/dev.done  ## the tests of every commit on the oldest transf
 
 bench: $(VENV)/dev.done  ## speed and memory beside transformers' own models, as ratios
 	$(PIP_INSTALL) --editable '.[rivals]'
-	$(VENV)/bin/python benchmarks/llm.py && $(VENV)/bin/python benchmarks/mamba.py
+	$(VENV)/bin/python benchmarks/llm.py && $(VENV)/bin/python benchmarks/mamba.py \
+		&& $(VENV)/bin/python benchmarks/slm.py
 
 conformance: $(VENV)/dev.done  ## run the sweep for every architecture and record in the README what holds
 	$(VENV)/bin/python docs/tables.py --run

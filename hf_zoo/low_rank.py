@@ -50,6 +50,7 @@ def _as_slm(model: "PreTrainedModel", low_rank: dict[str, int | float] | None) -
 
 def _rebuilt(model: "PreTrainedModel", config: "PreTrainedConfig") -> "PreTrainedModel":
     """A model of the config with the weights of another, factorised or multiplied out where the two differ."""
+    import torch
     from torch import nn
 
     from hf_zoo.modeling.layers.low_rank import LowRankLinear
@@ -58,6 +59,8 @@ def _rebuilt(model: "PreTrainedModel", config: "PreTrainedConfig") -> "PreTraine
     model_class = getattr(find_architecture("zoo_slm").module("modeling"), f"ZooSlm{head}")
     result = model_class._from_config(config, dtype=model.dtype).train(model.training)
     weights = model.state_dict()
+    if "score.bias" in result.state_dict():  # a classifier of `zoo_llm` has none
+        weights.setdefault("score.bias", torch.zeros_like(result.score.bias))
     for name, layer in result.named_modules():
         if not isinstance(layer, nn.Linear):
             continue

@@ -77,6 +77,10 @@ CASES = {
     "zoo_mamba2": Case(ARCHITECTURES["zoo_mamba2"]),
     "zoo_slm": Case(
         ARCHITECTURES["zoo_slm"],
+        overrides={
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "linear_attention", "conv", "full_attention"],
+        },
         waived={
             "test_cached_steps_after_padding": "padding on the right takes up places in a sliding window's cache, "
             "which keeps the last keys; on the left it does not, see tests/models/test_slm.py"

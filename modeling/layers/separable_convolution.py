@@ -56,16 +56,22 @@ class SeparableConvolution(nn.Module):
 
         Args:
             x: (B, T, D).
-            mask: (B, T). Padding comes after the last token of a row, or before the first if there is no state.
+            mask: (B, T). Padding may be anywhere.
             state: the last inputs of the convolution (B, E, K - 1), and no memory; None where both sides are seen.
             position_ids: (B, T), only if a row holds several documents: 0 starts a new one.
         """
         u = F.glu(self.in_proj(x), dim=-1)
+        if mask is not None:  # real tokens first: padding between them would part what stands together
+            order = mask.argsort(dim=1, descending=True, stable=True)
+            mask, u = mask.gather(1, order), u.gather(1, order[..., None].expand_as(u))
+            position_ids = None if position_ids is None else position_ids.expand_as(order).gather(1, order)
         if self.is_causal:
             y, window = self.conv1d(u, mask, None if state is None else state[0], position_ids)
             state = window, None
         else:
             y = self._convolve_around(u, mask, position_ids)
+        if mask is not None:
+            y = y.gather(1, order.argsort(dim=1)[..., None].expand_as(y))
         return self.out_proj(F.silu(self.conv_norm(y))), state
 
     def _convolve_around(self, u: Tensor, mask: Tensor | None, position_ids: Tensor | None) -> Tensor:

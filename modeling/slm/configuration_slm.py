@@ -161,10 +161,13 @@ class ZooSlmConfig(ZooConfig):
 
     def validate_low_rank(self) -> None:
         """Whether every rank saves weights."""
+        sizes = projection_sizes(self)
         for name, rank in low_ranks(self).items():
-            if not 1 <= rank <= (most := largest_rank(*projection_sizes(self)[name])):
-                value = self.low_rank[name]
-                raise ValueError(f"low_rank[{name!r}]={value} is rank {rank}, which saves no weights: {most} would")
+            most = largest_rank(*sizes[name])
+            if not 1 <= rank <= most:
+                raise ValueError(
+                    f"low_rank[{name!r}]={self.low_rank[name]} is rank {rank}; from 1 to {most} it saves weights"
+                )
 
     @property
     def is_recurrent(self) -> bool:

@@ -72,17 +72,17 @@ def linear(layers: int, pixels: int, parameters: int, uncertain: str) -> dict:
 PRESETS = {
     "slm-tiny": {
         "config": {
-            **size(4, 64, 4),
+            **size(2, 64, 4),
             "intermediate_size": 128,
             "vocab_size": 512,
             "max_position_embeddings": 512,
             "num_key_value_heads": 2,
-            "layer_types": ["sliding_attention", "linear_attention", "conv", "full_attention"],
+            "layer_types": ["linear_attention", "sliding_attention"],
             "sliding_window": 6,
             "linear_chunk_size": 5,
             "pad_token_id": 0,
         },
-        "parameters": 185_280,
+        "parameters": 110_912,
         "source": "for tests and first steps",
     },
     "linear-transformer-mnist": linear(8, 784, 6_584_832, "biases and norms are uncertain"),
