@@ -111,7 +111,7 @@ GENERATIONS = [
             (r"att\.time_maa_x", "mixer.mix_x", _flat),
             (r"att\.time_maa_w1", "mixer.shift_down.weight", _transposed),
             (r"att\.time_maa_w2", "mixer.shift_up", _keep),
-            (r"att\.time_decay", "mixer.decay.bias", _flat),
+            (r"att\.time_decay", "mixer.time_decay", _flat),
             (r"att\.time_decay_w1", "mixer.decay.down.weight", _transposed),
             (r"att\.time_decay_w2", "mixer.decay.up.weight", _transposed),
             (r"ffn\.time_maa_([kr])", r"mlp.mix_\1", _flat),

@@ -51,14 +51,10 @@ class Rwkv5Mixer(nn.Module):
         self.r_proj, self.k_proj, self.v_proj, self.gate_proj, self.o_proj = (
             nn.Linear(hidden_size, hidden_size, bias=False) for _ in "rkvgo"
         )
-        self.make_decay(hidden_size)
+        self.time_decay = nn.Parameter(torch.empty(hidden_size))
         self.time_first = nn.Parameter(torch.empty(hidden_size // head_size, head_size))
         self.head_norm = HeadLayerNorm(hidden_size, head_size, NORM_EPS)
         self.initialise()
-
-    def make_decay(self, hidden_size: int) -> None:
-        """The parameters of the decay."""
-        self.time_decay = nn.Parameter(torch.empty(hidden_size))
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -67,7 +63,7 @@ class Rwkv5Mixer(nn.Module):
         for name, mix in self.mix.items():
             ratios = channel_ratios(mix) ** (depth_left * (0.5 if name in "rg" else 1))
             init.copy_(mix, 1 - ratios - (0.3 * depth if name == "v" else 0))
-        init.copy_(self.decay_bias, -6 + 5 * ramp(self.decay_bias) ** (0.7 + 1.3 * depth))
+        init.copy_(self.time_decay, -6 + 5 * ramp(self.time_decay) ** (0.7 + 1.3 * depth))
         steps = ramp(self.time_first)
         zigzag = (torch.arange(len(steps), device=steps.device) + 1) % 3 - 1
         init.copy_(self.time_first, (depth * (1 - steps) + 0.1 * zigzag).view_as(self.time_first))
@@ -76,18 +72,13 @@ class Rwkv5Mixer(nn.Module):
             init.orthogonal_(projection.weight, gain=gain)
         init.zeros_(self.o_proj.weight)
 
-    @property
-    def decay_bias(self) -> Tensor:
-        """w_0 (D,)."""
-        return self.time_decay
-
     def shifted(self, x: Tensor, previous: Tensor) -> dict[str, Tensor]:
         """x and the tokens before (B, T, D) -> what each projection reads (B, T, D)."""
         delta = previous - x
         return {name: torch.addcmul(x, delta, mix) for name, mix in self.mix.items()}
 
     def log_decay(self, shifted: dict[str, Tensor]) -> Tensor:
-        """The logarithm of w, (1, 1, D) or (B, T, D)."""
+        """The logarithm of w, (1, 1, D) or (B, T, D), in at least float32."""
         return -torch.exp(self.time_decay.to(torch.promote_types(self.time_decay.dtype, torch.float32)))[None, None]
 
     def forward(
@@ -142,26 +133,23 @@ class Rwkv6Mixer(Rwkv5Mixer):
         layer_idx: int = 0,
         num_layers: int = 1,
     ) -> None:
-        self.ranks = shift_rank, decay_rank
         super().__init__(hidden_size, head_size, layer_idx, num_layers)
-
-    def make_decay(self, hidden_size: int) -> None:
-        """The parameters of the decay, and of what shifts all of them."""
-        shift_rank, decay_rank = self.ranks
-        self.decay = Bottleneck(hidden_size, decay_rank, hidden_size, "tanh")
+        self.decay = Bottleneck(hidden_size, decay_rank, hidden_size, "tanh", bias=False)
         self.mix_x = nn.Parameter(torch.empty(hidden_size))
         self.shift_down = nn.Linear(hidden_size, len(self.mixed) * shift_rank, bias=False)
         self.shift_up = nn.Parameter(torch.empty(len(self.mixed), shift_rank, hidden_size))
-
-    @property
-    def decay_bias(self) -> Tensor:
-        """w_0 (D,)."""
-        return self.decay.bias
+        self.initialise_networks()
 
     @torch.no_grad()
     def initialise(self) -> None:
         """The authors' first weights: as in RWKV-5, on which the token has no influence yet."""
         super().initialise()
+        if hasattr(self, "shift_up"):  # not yet while the base class is being made
+            self.initialise_networks()
+
+    @torch.no_grad()
+    def initialise_networks(self) -> None:
+        """What makes shift and decay depend on the token."""
         _, depth_left = self.depth
         init.copy_(self.mix_x, 1 - channel_ratios(self.mix_x) ** depth_left)
         for down, up in ((self.decay.down.weight, self.decay.up.weight), (self.shift_down.weight, self.shift_up)):
@@ -180,4 +168,5 @@ class Rwkv6Mixer(Rwkv5Mixer):
 
     def log_decay(self, shifted: dict[str, Tensor]) -> Tensor:
         """The logarithm of w, (B, T, D)."""
-        return -torch.exp(self.decay(shifted["w"]))
+        change = self.decay(shifted["w"])
+        return -torch.exp(self.time_decay + change.to(torch.promote_types(change.dtype, torch.float32)))

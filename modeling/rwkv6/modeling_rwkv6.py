@@ -43,7 +43,7 @@ class ZooRwkv6PreTrainedModel(RwkvPreTrainedModel):
     config: ZooRwkv6Config
     _no_split_modules = ["Rwkv6Block"]
     _can_record_outputs = {"hidden_states": Rwkv6Block}
-    _keep_in_fp32_modules_strict = ["decay.bias", "time_decay", "time_first"]
+    _keep_in_fp32_modules_strict = ["time_decay", "time_first"]
 
 
 class ZooRwkv6Model(RwkvTrunk, ZooRwkv6PreTrainedModel):

@@ -73,6 +73,13 @@ def test_any_decay_is_right_in_float32(log_w):
     torch.testing.assert_close(*([g.double() for g in gs] for gs in grads), rtol=1e-3, atol=2e-3)  # sums of 40 terms
 
 
+def test_gradients_are_finite_where_every_token_forgets_all():
+    args = [x.detach().float().requires_grad_() for x in inputs(T=40)]
+    args[1] = torch.full_like(args[1], -30.0).requires_grad_()
+    y, state = wkv_matrix(*args)
+    assert all(g.isfinite().all() for g in grad(y.sum() + state.sum(), args))
+
+
 @pytest.mark.parametrize("T", [1, T])
 def test_a_token_of_zeros_leaves_the_state(T):
     r, log_w, k, v, u, state = inputs(T=T)
