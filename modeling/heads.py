@@ -31,7 +31,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .losses import classification_loss, z_loss
-from .outputs import PreTrainingOutput
+from .outputs import PreTrainingOutput, RoutedCausalLMOutput
 
 
 class Head:
@@ -104,7 +104,7 @@ class CausalLMHead(LanguageModelHead):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | RoutedCausalLMOutput:
         """Logits (B, T, vocab_size) and, with labels, the mean cross-entropy of the next token.
 
         Args:

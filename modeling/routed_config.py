@@ -1,6 +1,6 @@
 """Configuration that all architectures with routed experts share."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -15,22 +15,6 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "deepseek": {"aux": 0.001},
     "deepseek_v3": {"aux": 0.0001},
     "hierarchical": {"aux": 0.01, "z": 0.001, "jitter": 0.01},
-}
-# How experts are split over devices: each by its width, or each device its own
-EXPERTS_TP_PLAN = {
-    "layers.*.mlp.experts.gate_up_proj": "packed_colwise",
-    "layers.*.mlp.experts.up_proj": "colwise",
-    "layers.*.mlp.experts.down_proj": "rowwise",
-    "layers.*.mlp.experts": "moe_tp_experts",
-    "layers.*.mlp.shared_experts.gate_proj": "colwise",
-    "layers.*.mlp.shared_experts.up_proj": "colwise",
-    "layers.*.mlp.shared_experts.down_proj": "rowwise",
-}
-EXPERTS_EP_PLAN = {
-    "layers.*.mlp.experts.gate_up_proj": "grouped_gemm",
-    "layers.*.mlp.experts.up_proj": "grouped_gemm",
-    "layers.*.mlp.experts.down_proj": "grouped_gemm",
-    "layers.*.mlp.experts": "ep_dispatch_experts",
 }
 _WITH_GROUPS = ("deepseek", "deepseek_v3", "hierarchical")
 
@@ -65,6 +49,7 @@ class RoutedConfig(ZooConfig):
     """
 
     attribute_map = {"num_local_experts": "num_experts"}
+    attention_tp_plan: ClassVar[dict[str, str]] = {}
 
     router_type: Literal["switch", "gshard", "mixtral", "expert_choice", "deepseek", "deepseek_v3", "hierarchical"] = (
         "mixtral"
@@ -102,6 +87,29 @@ class RoutedConfig(ZooConfig):
         if self.moe_intermediate_size is None:
             self.moe_intermediate_size = self.intermediate_size
         super().__post_init__(**kwargs)
+
+    @property
+    def base_model_tp_plan(self) -> dict[str, str]:
+        """How a layer is split over devices, experts by their width; of what the config has, as transformers asks."""
+        is_gated = getattr(self, "is_gated_mlp", True)
+        network = {"up_proj": "colwise", "down_proj": "rowwise", **({"gate_proj": "colwise"} if is_gated else {})}
+        plan, routed = dict(self.attention_tp_plan), [self.is_routed(i) for i in range(self.num_hidden_layers)]
+        if not all(routed):
+            plan |= {f"layers.*.mlp.{name}": how for name, how in network.items()}
+        if any(routed):
+            up = {"gate_up_proj": "packed_colwise"} if is_gated else {"up_proj": "colwise"}
+            plan |= {f"layers.*.mlp.experts.{name}": how for name, how in {**up, "down_proj": "rowwise"}.items()}
+            plan["layers.*.mlp.experts"] = "moe_tp_experts"
+            if self.n_shared_experts:
+                plan |= {f"layers.*.mlp.shared_experts.{name}": how for name, how in network.items()}
+        return plan
+
+    @property
+    def base_model_ep_plan(self) -> dict[str, str]:
+        """How whole experts are spread over devices."""
+        names = ("gate_up_proj" if getattr(self, "is_gated_mlp", True) else "up_proj", "down_proj")
+        plan = {f"layers.*.mlp.experts.{name}": "grouped_gemm" for name in names}
+        return {**plan, "layers.*.mlp.experts": "ep_dispatch_experts"}
 
     def is_routed(self, layer_idx: int) -> bool:
         """Whether a layer has experts rather than one feed-forward network."""
