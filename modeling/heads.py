@@ -129,7 +129,16 @@ class CausalLMHead(LanguageModelHead):
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
             if coefficient := getattr(self.config, "z_loss_coefficient", 0.0):
                 loss = loss + z_loss(logits, labels, coefficient)
-            loss = self.complete_loss(loss, outputs, labels[:, 1:], kwargs.get("num_items_in_batch"))
+            loss = self.complete_loss(
+                loss,
+                outputs,
+                labels[:, 1:],
+                kwargs.get("num_items_in_batch"),
+                input_ids=input_ids,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+            )
         return self.report(loss, logits, outputs)
 
     def report(self, loss: Tensor | None, logits: Tensor, outputs: ModelOutput) -> CausalLMOutputWithPast:

@@ -167,6 +167,7 @@ class RoutedPreTrainedModel(ZooPreTrainedModel):
         outputs: ModelOutput,
         labels: Tensor | None,
         num_items_in_batch: Tensor | int | None = None,
+        **inputs: Tensor | None,
     ) -> Tensor | None:
         """The loss of the task, and in training the router's: evaluation compares with models that have none.
 

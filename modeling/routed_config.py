@@ -13,7 +13,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "mixtral": {"aux": 0.02},
     "expert_choice": {},
     "deepseek": {"aux": 0.001},
-    "deepseek_v3": {"aux": 0.0001},
+    "deepseek_v3": {"aux": 0.0001, "per_row": True, "normalised": True},
     "hierarchical": {"aux": 0.01, "z": 0.001, "jitter": 0.01},
 }
 _WITH_GROUPS = ("deepseek", "deepseek_v3", "hierarchical")
@@ -39,9 +39,11 @@ class RoutedConfig(ZooConfig):
         router_z_loss_coef: weight of the z-loss, averaged over layers; the paper's without it.
         router_jitter_noise: relative noise on the router's input in training; the paper's without it.
         n_group, topk_group: experts are in so many groups, of which a token may use so many.
-        norm_topk_prob: whether the weights of the chosen experts are renormalised ("deepseek", "deepseek_v3").
+        norm_topk_prob: whether the weights of the chosen experts are renormalised ("deepseek", and by default
+            "deepseek_v3").
         routed_scaling_factor: factor on the weights ("deepseek", "deepseek_v3").
-        seq_aux: whether load is balanced in each row rather than in the batch ("deepseek", "deepseek_v3").
+        seq_aux: whether load is balanced in each row rather than in the batch ("deepseek", and by default
+            "deepseek_v3").
         router_bias_update_speed: step of the balancing bias ("deepseek_v3").
         allow_noncausal_routing: "expert_choice" chooses by looking at later tokens, so that a language model's loss
             in training is too low; this says that it is meant.
@@ -67,9 +69,9 @@ class RoutedConfig(ZooConfig):
     router_jitter_noise: float | None = None
     n_group: int = 1
     topk_group: int = 1
-    norm_topk_prob: bool = False
+    norm_topk_prob: bool | None = None
     routed_scaling_factor: float = 1.0
-    seq_aux: bool = False
+    seq_aux: bool | None = None
     router_bias_update_speed: float = 0.001
     allow_noncausal_routing: bool = False
     output_router_logits: bool = False
@@ -84,6 +86,10 @@ class RoutedConfig(ZooConfig):
             self.router_jitter_noise = published.get("jitter", 0.0)
         if self.capacity_factor is None:
             self.capacity_factor = published.get("capacity")
+        if self.norm_topk_prob is None:
+            self.norm_topk_prob = published.get("normalised", False)
+        if self.seq_aux is None:
+            self.seq_aux = published.get("per_row", False)
         if self.moe_intermediate_size is None:
             self.moe_intermediate_size = self.intermediate_size
         super().__post_init__(**kwargs)

@@ -70,6 +70,7 @@ CASES = {
     "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
     "zoo_mamba": Case(ARCHITECTURES["zoo_mamba"]),
     "zoo_moe": Case(ARCHITECTURES["zoo_moe"]),
+    "zoo_mla": Case(ARCHITECTURES["zoo_mla"]),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
         is_causal=False,

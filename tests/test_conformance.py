@@ -481,7 +481,8 @@ def test_lora_trains_adapters_alone_even_with_checkpointing(case):
     learnt = [n for n, p in wrapped.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert learnt
     assert all("lora_" in name for name in learnt)
-    assert len(learnt) >= case.config().num_hidden_layers * len(case.architecture.lora_targets)
+    targets = hf_zoo.lora_config(case.build()).target_modules
+    assert len(learnt) >= case.config().num_hidden_layers * len(targets)
 
 
 PEFT_METHODS = {
@@ -517,6 +518,8 @@ def test_virtual_tokens_train(generative, method):
     model, inputs = generative.build(), generative.inputs()
     if method == "prefix tuning" and "linear_attention" in model.config.layer_types:
         pytest.skip("a prefix is keys and values; a recurrent layer has none")
+    if method == "prefix tuning" and hasattr(model.config, "kv_lora_rank"):
+        pytest.skip("peft's prefix is keys and values of one width; a cache of latents has two")
     # peft asks how many heads there are before it needs to know; a recurrent layer has none to tell
     heads = getattr(model.config, "num_attention_heads", 1)
     config = PROMPT_METHODS[method](task_type="CAUSAL_LM", num_virtual_tokens=4, num_attention_heads=heads)

@@ -28,6 +28,7 @@ class Upstream:
         fixed: zoo field -> the value that this model type always has.
         derived: zoo field -> (upstream field or None, function of the upstream config), where a copy will not do.
         required: upstream field -> the one value that can be read.
+        written: upstream field -> function of the zoo config, for what no field of it says.
         is_remote: whether its code is on the Hub rather than in transformers; it can be opened and not written.
     """
 
@@ -37,6 +38,7 @@ class Upstream:
     fixed: dict[str, Any] = field(default_factory=dict)
     derived: dict[str, tuple[str | None, Callable[[Any], Any]]] = field(default_factory=dict)
     required: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     is_remote: bool = False
 
     @property
@@ -77,6 +79,7 @@ class Upstream:
         result = {name: values[name] for name in known & set(values)}
         result |= {theirs: values[ours] for ours, theirs in self.renamed.items()}
         result |= {theirs: values[ours] for ours, (theirs, _) in self.derived.items() if theirs is not None}
+        result |= {theirs: derive(config) for theirs, derive in self.written.items()}
         upstream = config_class(**result)
         again = type(config)(**self.read_config(type(config), upstream.to_dict()))
         for f in fields(config):
