@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 
 from .base_config import ZooConfig
 
+RouterType = Literal["switch", "gshard", "mixtral", "expert_choice", "deepseek", "deepseek_v3", "hierarchical"]
 # What each paper trains with; a field that is left out takes it. Mixtral's coefficient is that of its release.
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "switch": {"aux": 0.01, "z": 0.001, "jitter": 0.01, "capacity": 1.25},

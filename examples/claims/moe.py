@@ -12,12 +12,12 @@ from hf_zoo.training.expert_load import find_routers, load_entropy
 
 KEYS, VALUES, FACTS = 64, 64, 12
 SIZES = {
-    **{"vocab_size": 2 * KEYS + VALUES, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
+    **{"vocab_size": 2 * KEYS + VALUES, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2},
     **{"num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": None},
 }
 SWITCH = {"router_type": "switch", "num_experts": 8, "num_experts_per_tok": 1}
 UNBALANCED = {"router_aux_loss_coef": 0.0, "router_z_loss_coef": 0.0}
-STEPS = 1000
+STEPS = 800
 TABLE = torch.randint(0, VALUES, (KEYS, KEYS), generator=torch.Generator().manual_seed(0))
 
 
@@ -55,13 +55,13 @@ def main():
     for name, make in makers.items():
         torch.manual_seed(0)
         model = make()
-        losses = train(model, facts, steps=STEPS, learning_rate=1e-2, batch_size=32)
+        losses = train(model, facts, steps=STEPS, learning_rate=3e-3, batch_size=32)
         claim.draw("loss on 4,096 facts", name, range(10, STEPS + 1, 10), losses)
         found[name] = measure(model)
     (dense, _), (routed, balanced), (_, collapsed) = found.values()
     claim.compare(
         "eight experts, of which each token uses one, know more than the dense model of equal active size",
-        routed < 0.8 * dense,
+        routed < 0.5 * dense,
         experts=routed,
         dense=dense,
     )

@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RopeParameters
 
-from ..routed_config import RoutedConfig
+from ..routed_config import RoutedConfig, RouterType
 
 
 @strict
@@ -43,7 +43,7 @@ class ZooMlaConfig(RoutedConfig):
     rope_parameters: RopeParameters | dict | None = None
     max_position_embeddings: int = 163840
     is_causal: bool = True
-    router_type: str = "deepseek"
+    router_type: RouterType = "deepseek"
     num_experts: int = 64
     num_experts_per_tok: int = 6
     moe_intermediate_size: int | None = 1408
