@@ -134,8 +134,17 @@ class RoutedTrunk(DecoderTrunk):
 class RoutedPreTrainedModel(ZooPreTrainedModel):
     """Base of models with routed experts: how their weights start, which function multiplies, what the loss adds."""
 
-    # What decides between experts may not be rounded; and the bias moves in steps that bfloat16 does not have
-    _keep_in_fp32_modules_strict = ["mlp.gate"]
+    def __init__(self, config: RoutedConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        if any(map(config.is_routed, range(config.num_hidden_layers))):
+            # What decides between experts may not be rounded, and the bias moves in steps that bfloat16 does not have
+            of_kind = {
+                "deepseek_v3": "e_score_correction_bias",
+                "expert_choice": "threshold",
+                "hierarchical": "group_weight",
+            }
+            names = ["weight", *([of_kind[config.router_type]] if config.router_type in of_kind else [])]
+            self._keep_in_fp32_modules_strict = [f"mlp.gate.{name}" for name in names]
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
