@@ -158,9 +158,10 @@ class LatentAttention(DispatchedAttention):
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         """q and k (B, H, T or S, N + R), v (B, H, S, V) -> o (B, T, H, V), and weights or None."""
-        width = v.shape[-1]
-        if "flash" in self.config._attn_implementation and width < q.shape[-1]:
-            v = F.pad(v, (0, q.shape[-1] - width))  # its kernels want keys and values of one size
+        width, backend = v.shape[-1], self.config._attn_implementation
+        if width < q.shape[-1] and ("sdpa" in backend or "flash" in backend):
+            # Fused kernels want keys and values of one size; without them sdpa would write out all scores
+            v = F.pad(v, (0, q.shape[-1] - width))
         y, weights = super().attend(q, k, v, mask, **kwargs)
         return y[..., :width], weights
 
