@@ -68,13 +68,13 @@ def lora_config(model: "PreTrainedModel", r: int = 8, **kwargs: Any) -> "LoraCon
     kwargs.setdefault("lora_alpha", 2 * r)
     if not any(kwargs.get(name) for name in ("target_modules", "lora_dropout", "use_dora")):
         kwargs.setdefault("target_parameters", _parameters_of(model, architecture.lora_parameters) or None)
-    kwargs.setdefault("target_modules", list(architecture.lora_targets))
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    kwargs.setdefault("target_modules", [target for target in architecture.lora_targets if target in names])
     task_type = _PEFT_TASKS.get(type(model).__name__.removeprefix(architecture.class_prefix))
     kwargs.setdefault("task_type", task_type)
     if kwargs["task_type"] is None:
         kwargs.setdefault("modules_to_save", [name for name in _NEW_HEADS if hasattr(model, name)] or None)
     if isinstance(kwargs["target_modules"], (list, tuple, set)):
-        names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
         for target in kwargs["target_modules"]:
             if target.rpartition(".")[2] not in names:
                 raise unknown_name(f"LoRA target of {type(model).__name__}", target, names - {""})

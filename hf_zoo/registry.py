@@ -38,7 +38,7 @@ class Architecture:
         title: what it is, for tables.
         paper: (short citation, address).
         tasks: names of `TASKS` beside feature-extraction, the main one first.
-        lora_targets: linear layers that LoRA-like methods adapt when the user names none.
+        lora_targets: linear layers that LoRA-like methods adapt when the user names none; those that a model has.
         lora_parameters: parameters that are no linear layers, and that `lora_config` adapts where a model has them.
         feedforward_targets: linear layers whose input IA3 scales, where it scales the output of the others.
         norm_targets: layers that LN-tuning trains.
@@ -160,6 +160,14 @@ ARCHITECTURES = {
             DECODER_TASKS,
             lora_targets=("q_proj", "v_proj", "in_proj", "r_proj", "k_proj"),
             lora_parameters=("experts.gate_up_proj", "experts.up_proj", "experts.down_proj"),
+        ),
+        Architecture(
+            "mla",
+            "multi-head latent attention: DeepSeek-V2, DeepSeek-V3",
+            ("DeepSeek-AI 2024", "https://arxiv.org/abs/2405.04434"),
+            DECODER_TASKS,
+            lora_targets=("q_proj", "q_b_proj", "kv_b_proj", "o_proj"),
+            lora_parameters=("experts.gate_up_proj", "experts.down_proj"),
         ),
         Architecture(
             "mlm",

@@ -37,6 +37,8 @@ class ZooConfig(PreTrainedConfig, metaclass=_RaisesValueError):
     save_hooks: ClassVar[list[Callable[["ZooConfig", str], AbstractContextManager]]] = []
     read_hooks: ClassVar[list[Callable[[type["ZooConfig"], dict[str, Any]], dict[str, Any]]]] = []
 
+    may_be_zero: ClassVar[tuple[str, ...]] = ()  # counts of what a model can do without
+
     def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write `config.json`, and beside it the code that a machine without the package needs to load it."""
         repo_id = kwargs.pop("repo_id", None) if push_to_hub else None
@@ -60,12 +62,13 @@ class ZooConfig(PreTrainedConfig, metaclass=_RaisesValueError):
         return super().from_dict(config_dict, **kwargs)
 
     def validate_sizes(self) -> None:
-        """Every size and count is at least one: found here, and not as an error deep inside a layer."""
+        """Every size and count is at least one, or zero where it may be: found here, not as an error in a layer."""
         for field in fields(self):
             value = getattr(self, field.name, None)
             is_size = field.name.endswith("_size") or field.name.startswith("num_")
-            if is_size and isinstance(value, int) and value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
+            least = 0 if field.name in self.may_be_zero else 1
+            if is_size and isinstance(value, int) and value < least:
+                raise ValueError(f"{field.name} must be at least {least}, got {value}")
             is_rate = field.name.endswith("dropout")
             if is_rate and value is not None and not 0.0 <= value < 1.0:
                 raise ValueError(f"{field.name} must be at least 0 and below 1, got {value}")

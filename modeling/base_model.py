@@ -84,6 +84,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         outputs: ModelOutput,
         labels: Tensor | None,
         num_items_in_batch: Tensor | int | None = None,
+        **inputs: Tensor | None,
     ) -> Tensor | None:
         """What a head returns as its loss: the task's, and what the architecture adds to it.
 
@@ -92,6 +93,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             outputs: of the trunk.
             labels: those that the loss counts, -100 where it does not.
             num_items_in_batch: labels of all accumulated batches.
+            inputs: from a language model's head, what the trunk was given.
         """
         return loss
 

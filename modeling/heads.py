@@ -32,7 +32,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .base_model import embedding_size
 from .losses import classification_loss, l2_wrap, z_loss
-from .outputs import PreTrainingOutput
+from .outputs import PreTrainingOutput, RoutedCausalLMOutput
 
 
 class Head:
@@ -105,7 +105,7 @@ class CausalLMHead(LanguageModelHead):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | RoutedCausalLMOutput:
         """Logits (B, T, vocab_size) and, with labels, the mean cross-entropy of the next token.
 
         Args:
@@ -132,7 +132,16 @@ class CausalLMHead(LanguageModelHead):
                 loss = loss + z_loss(logits, labels, coefficient)
             if coefficient := getattr(self.config, "l2_wrap_coefficient", 0.0):
                 loss = loss + l2_wrap(logits, labels, coefficient, kwargs.get("num_items_in_batch"))
-            loss = self.complete_loss(loss, outputs, labels[:, 1:], kwargs.get("num_items_in_batch"))
+            loss = self.complete_loss(
+                loss,
+                outputs,
+                labels[:, 1:],
+                kwargs.get("num_items_in_batch"),
+                input_ids=input_ids,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+            )
         return self.report(loss, logits, outputs)
 
     def report(self, loss: Tensor | None, logits: Tensor, outputs: ModelOutput) -> CausalLMOutputWithPast:

@@ -82,22 +82,19 @@ def make_feed_forward(
 
 
 class RoutedBlock:
-    """Mixin for a Block whose `mlp` came from `make_feed_forward`; `output_router_logits` is the config's."""
-
-    output_router_logits: bool
+    """Mixin for a Block whose `mlp` came from `make_feed_forward`."""
 
     def route(self, x: Tensor, token_mask: Tensor | None) -> tuple[Tensor, Routing | None]:
         """x (B, T, D), token_mask (B, T) with 1 on real tokens -> y (B, T, D), and the routing where there is one."""
         return self.mlp(x, token_mask) if isinstance(self.mlp, MixtureOfExperts) else (self.mlp(x), None)
 
     def with_side_outputs(
-        self, x: Tensor, routing: Routing | None, token_mask: Tensor | None, is_asked: bool | None
+        self, x: Tensor, routing: Routing | None, token_mask: Tensor | None, is_asked: bool
     ) -> Tensor | tuple[Tensor | None, ...]:
         """x, and in training or where they are asked for the losses of its router and what that is to remember.
 
         They leave the block as outputs, so that a checkpoint that recomputes the block counts them once.
         """
-        is_asked = self.output_router_logits if is_asked is None else is_asked
         if routing is None or not (self.training or is_asked):
             return x
         return x, *self.mlp.side_outputs(routing, token_mask, len(x))
@@ -109,9 +106,11 @@ class RoutedTrunk(DecoderTrunk):
     def attention_arguments(
         self, x: Tensor, position_ids: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None
     ) -> dict[str, Any]:
-        """What all layers share, among it which tokens are real (B, T): padding has no part in load and losses."""
+        """What all layers share, among it which tokens are real (B, T): padding has no part in load and losses; and
+        whether the losses are wanted in evaluation where the call does not say."""
         shared = super().attention_arguments(x, position_ids, attention_mask, past_key_values)
-        return {**shared, "token_mask": recurrent_mask(x, attention_mask)}
+        is_asked = self.config.output_router_logits
+        return {**shared, "token_mask": recurrent_mask(x, attention_mask), "router_losses": is_asked}
 
     def output(
         self, x: Tensor, past_key_values: Cache | None, side_outputs: list[tuple[Tensor | None, ...]]
@@ -132,11 +131,28 @@ class RoutedTrunk(DecoderTrunk):
         return outputs
 
 
+def exact_router_weights(config: RoutedConfig) -> list[str]:
+    """Weights that decide between experts, which may not be rounded; a bias moves in steps that bfloat16 lacks."""
+    of_kind = {
+        "deepseek_v3": "e_score_correction_bias",
+        "expert_choice": "threshold",
+        "hierarchical": "group_weight",
+    }
+    names = ["weight", *([of_kind[config.router_type]] if config.router_type in of_kind else [])]
+    return [f"mlp.gate.{name}" for name in names]
+
+
 class RoutedPreTrainedModel(ZooPreTrainedModel):
     """Base of models with routed experts: how their weights start, which function multiplies, what the loss adds."""
 
-    # What decides between experts may not be rounded; the bias moves in steps that bfloat16 does not have
-    _keep_in_fp32_modules_strict = ["mlp.gate", "e_score_correction_bias", "threshold"]
+    def __init__(self, config: RoutedConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self._keep_in_fp32_modules_strict = self.exact_weights() or None
+
+    def exact_weights(self) -> list[str]:
+        """What stays in float32: of a router, where there is one."""
+        is_routed = any(map(self.config.is_routed, range(self.config.num_hidden_layers)))
+        return exact_router_weights(self.config) if is_routed else []
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
@@ -156,7 +172,7 @@ class RoutedPreTrainedModel(ZooPreTrainedModel):
     def update_router_biases(self) -> None:
         """Move the biases that balance the load ("deepseek_v3"): to be called after each `optimizer.step()`.
 
-        In a Trainer, `hf_zoo.training.ExpertLoad` does it.
+        In a Trainer, `ExpertLoad` of the package does it.
         """
         for module in self.modules():
             if isinstance(module, BiasBalancedRouter):
@@ -168,6 +184,7 @@ class RoutedPreTrainedModel(ZooPreTrainedModel):
         outputs: ModelOutput,
         labels: Tensor | None,
         num_items_in_batch: Tensor | int | None = None,
+        **inputs: Tensor | None,
     ) -> Tensor | None:
         """The loss of the task, and in training the router's: evaluation compares with models that have none.
 

@@ -1,11 +1,12 @@
 """Configuration that all architectures with routed experts share."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
 from .base_config import ZooConfig
 
+RouterType = Literal["switch", "gshard", "mixtral", "expert_choice", "deepseek", "deepseek_v3", "hierarchical"]
 # What each paper trains with; a field that is left out takes it. Mixtral's coefficient is that of its release.
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "switch": {"aux": 0.01, "z": 0.001, "jitter": 0.01, "capacity": 1.25},
@@ -13,24 +14,8 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "mixtral": {"aux": 0.02},
     "expert_choice": {},
     "deepseek": {"aux": 0.001},
-    "deepseek_v3": {"aux": 0.0001},
+    "deepseek_v3": {"aux": 0.0001, "per_row": True, "normalised": True},
     "hierarchical": {"aux": 0.01, "z": 0.001, "jitter": 0.01},
-}
-# How experts are split over devices: each by its width, or each device its own
-EXPERTS_TP_PLAN = {
-    "layers.*.mlp.experts.gate_up_proj": "packed_colwise",
-    "layers.*.mlp.experts.up_proj": "colwise",
-    "layers.*.mlp.experts.down_proj": "rowwise",
-    "layers.*.mlp.experts": "moe_tp_experts",
-    "layers.*.mlp.shared_experts.gate_proj": "colwise",
-    "layers.*.mlp.shared_experts.up_proj": "colwise",
-    "layers.*.mlp.shared_experts.down_proj": "rowwise",
-}
-EXPERTS_EP_PLAN = {
-    "layers.*.mlp.experts.gate_up_proj": "grouped_gemm",
-    "layers.*.mlp.experts.up_proj": "grouped_gemm",
-    "layers.*.mlp.experts.down_proj": "grouped_gemm",
-    "layers.*.mlp.experts": "ep_dispatch_experts",
 }
 _WITH_GROUPS = ("deepseek", "deepseek_v3", "hierarchical")
 
@@ -55,9 +40,11 @@ class RoutedConfig(ZooConfig):
         router_z_loss_coef: weight of the z-loss, averaged over layers; the paper's without it.
         router_jitter_noise: relative noise on the router's input in training; the paper's without it.
         n_group, topk_group: experts are in so many groups, of which a token may use so many.
-        norm_topk_prob: whether the weights of the chosen experts are renormalised ("deepseek", "deepseek_v3").
+        norm_topk_prob: whether the weights of the chosen experts are renormalised ("deepseek", and by default
+            "deepseek_v3").
         routed_scaling_factor: factor on the weights ("deepseek", "deepseek_v3").
-        seq_aux: whether load is balanced in each row rather than in the batch ("deepseek", "deepseek_v3").
+        seq_aux: whether load is balanced in each row rather than in the batch ("deepseek", and by default
+            "deepseek_v3").
         router_bias_update_speed: step of the balancing bias ("deepseek_v3").
         allow_noncausal_routing: "expert_choice" chooses by looking at later tokens, so that a language model's loss
             in training is too low; this says that it is meant.
@@ -65,6 +52,7 @@ class RoutedConfig(ZooConfig):
     """
 
     attribute_map = {"num_local_experts": "num_experts"}
+    attention_tp_plan: ClassVar[dict[str, str]] = {}
 
     router_type: Literal["switch", "gshard", "mixtral", "expert_choice", "deepseek", "deepseek_v3", "hierarchical"] = (
         "mixtral"
@@ -82,9 +70,9 @@ class RoutedConfig(ZooConfig):
     router_jitter_noise: float | None = None
     n_group: int = 1
     topk_group: int = 1
-    norm_topk_prob: bool = False
+    norm_topk_prob: bool | None = None
     routed_scaling_factor: float = 1.0
-    seq_aux: bool = False
+    seq_aux: bool | None = None
     router_bias_update_speed: float = 0.001
     allow_noncausal_routing: bool = False
     output_router_logits: bool = False
@@ -99,9 +87,36 @@ class RoutedConfig(ZooConfig):
             self.router_jitter_noise = published.get("jitter", 0.0)
         if self.capacity_factor is None:
             self.capacity_factor = published.get("capacity")
+        if self.norm_topk_prob is None:
+            self.norm_topk_prob = published.get("normalised", False)
+        if self.seq_aux is None:
+            self.seq_aux = published.get("per_row", False)
         if self.moe_intermediate_size is None:
             self.moe_intermediate_size = self.intermediate_size
         super().__post_init__(**kwargs)
+
+    @property
+    def base_model_tp_plan(self) -> dict[str, str]:
+        """How a layer is split over devices, experts by their width; of what the config has, as transformers asks."""
+        is_gated = getattr(self, "is_gated_mlp", True)
+        network = {"up_proj": "colwise", "down_proj": "rowwise", **({"gate_proj": "colwise"} if is_gated else {})}
+        plan, routed = dict(self.attention_tp_plan), [self.is_routed(i) for i in range(self.num_hidden_layers)]
+        if not all(routed):
+            plan |= {f"layers.*.mlp.{name}": how for name, how in network.items()}
+        if any(routed):
+            up = {"gate_up_proj": "packed_colwise"} if is_gated else {"up_proj": "colwise"}
+            plan |= {f"layers.*.mlp.experts.{name}": how for name, how in {**up, "down_proj": "rowwise"}.items()}
+            plan["layers.*.mlp.experts"] = "moe_tp_experts"
+            if self.n_shared_experts:
+                plan |= {f"layers.*.mlp.shared_experts.{name}": how for name, how in network.items()}
+        return plan
+
+    @property
+    def base_model_ep_plan(self) -> dict[str, str]:
+        """How whole experts are spread over devices."""
+        names = ("gate_up_proj" if getattr(self, "is_gated_mlp", True) else "up_proj", "down_proj")
+        plan = {f"layers.*.mlp.experts.{name}": "grouped_gemm" for name in names}
+        return {**plan, "layers.*.mlp.experts": "ep_dispatch_experts"}
 
     def is_routed(self, layer_idx: int) -> bool:
         """Whether a layer has experts rather than one feed-forward network."""

@@ -89,6 +89,7 @@ CASES = {
     ),
     "zoo_moe": Case(ARCHITECTURES["zoo_moe"]),
     "zoo_hybrid": Case(ARCHITECTURES["zoo_hybrid"]),
+    "zoo_mla": Case(ARCHITECTURES["zoo_mla"], no_prefix="the cache holds latents, no keys and values of one width"),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
         is_causal=False,

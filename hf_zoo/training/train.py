@@ -59,6 +59,7 @@ def train(
     check_task(task)
     from transformers import Trainer, set_seed
 
+    from .expert_load import ExpertLoad, find_routers
     from .loss_curve import LossCurve
 
     train_split, validation = load_splits(dataset)
@@ -97,7 +98,7 @@ def train(
         train_dataset=rows[0],
         eval_dataset=rows[1] if validation is not None else None,
         processing_class=tokenizer,
-        callbacks=[curve],
+        callbacks=[*([ExpertLoad()] if find_routers(model) else []), curve],
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if validation is not None and not _is_evaluated(trainer):

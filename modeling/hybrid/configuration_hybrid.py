@@ -17,7 +17,7 @@ class ZooHybridConfig(ZooLlmConfig):
     Args:
         layer_types: the token mixer of each layer: "full_attention" and "sliding_attention", those of the dense
             decoder, or "mamba", "mamba2", "s4", "rwkv4", "rwkv6", "rwkv7", "linear_attention", "conv",
-            "latent_attention", "sparse_attention". Afterwards it holds what they are to caches and masks, in
+            "mla", "latent_attention", "sparse_attention". Afterwards it holds what they are to caches and masks, in
             transformers' words; their own names are in `mixer_types`.
         mixer_types: the same; what is saved.
         mlp_types: the channel mixer of each layer: "mlp", that of the dense decoder, "moe", "rwkv4", "rwkv6",
@@ -109,3 +109,8 @@ class ZooHybridConfig(ZooLlmConfig):
     def router_z_loss_coef(self) -> float:
         """Weight of the routers' z-loss."""
         return self.routing.router_z_loss_coef if "moe" in self.mlp_types else 0.0
+
+    @property
+    def output_router_logits(self) -> bool:
+        """Whether the output has the routers' logits and the losses in evaluation too."""
+        return "moe" in self.mlp_types and self.routing.output_router_logits

@@ -23,14 +23,22 @@ from transformers.utils.output_capturing import OutputRecorder
 from ..cache import RECURRENT_LAYERS, read_state, write_state
 from ..heads import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..layers.attention import Attention
+from ..layers.latent_attention import LatentAttention
 from ..layers.latent_spaces import LatentSpaceAttention
+from ..layers.positions import RotaryPositions
 from ..layers.routers import Router, Routing
 from ..layers.sparse_attention import Remembered, SparseAttention, find_real
 from ..llm.modeling_llm import LlmBlock, LlmTrunk
 from ..masks import recurrent_mask
-from ..routed import RoutedBlock, RoutedCausalLMHead, RoutedPreTrainedModel, RoutedTrunk
+from ..routed import (
+    RoutedBlock,
+    RoutedCausalLMHead,
+    RoutedPreTrainedModel,
+    RoutedTrunk,
+    exact_router_weights,
+)
 from .configuration_hybrid import ZooHybridConfig
-from .parts import ATTENTION, CHANNEL_MIXERS, MIXERS, make_part
+from .parts import ATTENTION, CHANNEL_MIXERS, MIXERS, make_part, part_config
 
 
 class HybridBlock(RoutedBlock, LlmBlock):
@@ -41,7 +49,6 @@ class HybridBlock(RoutedBlock, LlmBlock):
         self.keeps_state = config.mlp_types[layer_idx] in CHANNEL_MIXERS and (
             CHANNEL_MIXERS[config.mlp_types[layer_idx]].has_state
         )
-        self.output_router_logits = config.routing is not None and config.routing.output_router_logits
         if self.mlp is None:
             self.mlp_norm = None
 
@@ -57,6 +64,8 @@ class HybridBlock(RoutedBlock, LlmBlock):
             self.mixer = mixer
         else:
             self.self_attn = mixer
+        if isinstance(mixer, LatentAttention):  # turns other dimensions than the dense decoder's heads
+            self.rotary_emb = RotaryPositions(part_config(config, kind, MIXERS[kind], config.mixer_types.count(kind)))
 
     def make_feed_forward(self, config: ZooHybridConfig, layer_idx: int) -> nn.Module | None:
         """Make what mixes channels; nothing for "none"."""
@@ -82,6 +91,7 @@ class HybridBlock(RoutedBlock, LlmBlock):
         position_ids: Tensor | None = None,
         token_mask: Tensor | None = None,
         padding: Tensor | None = None,
+        router_losses: bool = False,
         output_router_logits: bool | None = None,
         **kwargs: Any,
     ) -> Tensor | tuple[Tensor | None, ...]:
@@ -106,7 +116,8 @@ class HybridBlock(RoutedBlock, LlmBlock):
 
         mix = self.mixing_branch(mask, past_key_values, packed_positions, position_ids, padding, **kwargs)
         x = x + mix(self.mixer_norm(x)) if self.mlp is None else self.add_branches(x, mix, feed)
-        return self.with_side_outputs(x, routing, token_mask, output_router_logits)
+        is_asked = router_losses if output_router_logits is None else output_router_logits
+        return self.with_side_outputs(x, routing, token_mask, is_asked)
 
     def mixing_branch(
         self,
@@ -128,6 +139,9 @@ class HybridBlock(RoutedBlock, LlmBlock):
         if isinstance(attention, LatentSpaceAttention):
             remember = None if cache is None else partial(self.remember_latents, cache)
             return lambda x: self.drop(attention(x, mask, remember)[0])
+        if isinstance(attention, LatentAttention):
+            remember = None if cache is None else partial(cache.update, layer_idx=self.layer_idx)
+            return lambda x: self.drop(attention(x, mask, remember, self.rotary_emb(x, position_ids))[0])
         return self.attention_branch(mask, cache, **kwargs)
 
     def recur(self, x: Tensor, mask: Tensor | None, cache: Cache | None, packed_positions: Tensor | None) -> Tensor:
@@ -160,10 +174,12 @@ class ZooHybridPreTrainedModel(RoutedPreTrainedModel):
         "attentions": Attention,
         "router_logits": OutputRecorder(Router, index=0),
     }
-    _keep_in_fp32_modules_strict = [
-        *RoutedPreTrainedModel._keep_in_fp32_modules_strict,
-        *("A_log", "D", "dt_bias", "ssm", "time_decay", "time_first", "decay.bias", "k_k", "k_a", "r_k"),
-    ]
+
+    def exact_weights(self) -> list[str]:
+        """What stays in float32: all that does in the parts' own architectures."""
+        names = {name for kind in self.config.mixer_types if kind in MIXERS for name in MIXERS[kind].exact}
+        routing = self.config.routing
+        return sorted(names) + ([] if routing is None else exact_router_weights(routing))
 
     @property
     def _is_stateful(self) -> bool:

@@ -20,6 +20,8 @@ from ..mamba.configuration_mamba import ZooMambaConfig
 from ..mamba.modeling_mamba import make_mixer as make_mamba
 from ..mamba2.configuration_mamba2 import ZooMamba2Config
 from ..mamba2.modeling_mamba2 import make_mixer as make_mamba2
+from ..mla.configuration_mla import ZooMlaConfig
+from ..mla.modeling_mla import make_attention as make_mla
 from ..moe.configuration_moe import ZooMoeConfig
 from ..routed import make_feed_forward
 from ..rwkv4.configuration_rwkv4 import ZooRwkv4Config
@@ -49,6 +51,7 @@ class Part:
         layer_type: of a token mixer, what it is to caches and masks, in transformers' words.
         has_state: of a channel mixer, whether it remembers tokens.
         fixed: fields that the part needs to have.
+        exact: names of weights that stay in float32.
     """
 
     config_class: type[ZooConfig]
@@ -56,6 +59,7 @@ class Part:
     layer_type: str = "linear_attention"
     has_state: bool = False
     fixed: tuple[tuple[str, Any], ...] = ()
+    exact: tuple[str, ...] = ()
 
 
 _NO_POSITIONS = (("positions", "none"),)  # those of a hybrid are for heads of its own size
@@ -63,14 +67,19 @@ _NO_POSITIONS = (("positions", "none"),)  # those of a hybrid are for heads of i
 MIXERS = {
     "linear_attention": Part(ZooSlmConfig, lambda config, _: make_recurrent_mixer(config, "linear_attention")),
     "conv": Part(ZooSlmConfig, lambda config, _: make_recurrent_mixer(config, "conv")),
+    "mla": Part(ZooMlaConfig, make_mla, "full_attention"),
     "latent_attention": Part(ZooLatentConfig, make_latent_attention, "full_attention", fixed=_NO_POSITIONS),
     "sparse_attention": Part(ZooSparseTransformerConfig, make_sparse_attention, "full_attention"),
-    "s4": Part(ZooS4Config, lambda config, _: make_s4(config)),
-    "mamba": Part(ZooMambaConfig, lambda config, _: make_mamba(config)),
-    "mamba2": Part(ZooMamba2Config, lambda config, _: make_mamba2(config)),
-    "rwkv4": Part(ZooRwkv4Config, make_rwkv4),
-    "rwkv6": Part(ZooRwkv6Config, make_rwkv6),
-    "rwkv7": Part(ZooRwkv7Config, partial(make_rwkv7, value_rank=None, mixer=Rwkv7Mixer)),
+    "s4": Part(ZooS4Config, lambda config, _: make_s4(config), exact=("ssm",)),
+    "mamba": Part(ZooMambaConfig, lambda config, _: make_mamba(config), exact=("A_log", "D")),
+    "mamba2": Part(ZooMamba2Config, lambda config, _: make_mamba2(config), exact=("A_log", "D", "dt_bias")),
+    "rwkv4": Part(ZooRwkv4Config, make_rwkv4, exact=("time_decay", "time_first")),
+    "rwkv6": Part(ZooRwkv6Config, make_rwkv6, exact=("time_decay", "time_first")),
+    "rwkv7": Part(
+        ZooRwkv7Config,
+        partial(make_rwkv7, value_rank=None, mixer=Rwkv7Mixer),
+        exact=("decay.bias", "k_k", "k_a", "r_k"),
+    ),
 }
 CHANNEL_MIXERS = {
     "moe": Part(

@@ -139,6 +139,7 @@ class ZooLatentPreTrainedModel(ZooPreTrainedModel):
         outputs: ModelOutput,
         labels: Tensor | None,
         num_items_in_batch: Tensor | int | None = None,
+        **_: Any,
     ) -> Tensor | None:
         """The loss of the task, and in training the terms of the latents: evaluation compares with models without."""
         if loss is None or outputs.latent_loss is None:

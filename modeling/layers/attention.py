@@ -20,12 +20,43 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .positions import rotate
 
 
-class Attention(nn.Module):
-    """Attention with separate projections.
+class DispatchedAttention(nn.Module):
+    """What every softmax attention needs in order to run on whatever backend is set.
 
     `config` is kept for the backends alone, which read `config._attn_implementation` and look up the attributes
     `is_causal`, `layer_idx` and `num_key_value_groups` of this module; no size is read from it.
     """
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        layer_idx: int,
+        num_key_value_groups: int,
+        scaling: float,
+        dropout: float = 0.0,
+        is_causal: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.num_key_value_groups = num_key_value_groups
+        self.scaling = scaling
+        self.dropout = dropout
+        self.is_causal = is_causal
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """q (B, H, T, K), k and v (B, G, S, K) -> o (B, T, H, K), and weights or None."""
+        if not q.numel():  # torch's kernels refuse an empty batch
+            return q[..., : v.shape[-1]].transpose(1, 2), None
+        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        dropout = self.dropout if self.training else 0.0
+        return backend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling, **kwargs)
+
+
+class Attention(DispatchedAttention):
+    """Attention with separate projections."""
 
     def __init__(
         self,
@@ -41,14 +72,9 @@ class Attention(nn.Module):
         scaling: float | None = None,
         is_causal: bool = True,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
+        scaling = head_dim**-0.5 if scaling is None else scaling
+        super().__init__(config, layer_idx, num_heads // num_key_value_heads, scaling, dropout, is_causal)
         self.head_dim = head_dim
-        self.num_key_value_groups = num_heads // num_key_value_heads
-        self.scaling = head_dim**-0.5 if scaling is None else scaling
-        self.dropout = dropout
-        self.is_causal = is_causal
         self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=bias)
         self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
         self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
@@ -80,16 +106,6 @@ class Attention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, D) -> q (B, T, H K), k and v (B, T, G K)."""
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
-
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """q (B, H, T, K), k and v (B, G, S, K) -> o (B, T, H, K), and weights or None."""
-        if not q.numel():  # torch's kernels refuse an empty batch
-            return q.transpose(1, 2), None
-        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        dropout = self.dropout if self.training else 0.0
-        return backend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling, **kwargs)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         num_heads = x.shape[-1] // self.head_dim

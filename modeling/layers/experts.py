@@ -56,18 +56,24 @@ def sorted_experts(module: "Experts", x: Tensor, experts: Tensor, weights: Tenso
         numbers = experts.tolist()
         if max(map(max, numbers)) < module.num_experts:
             pairs = ((row, e) for row, chosen in zip(x.split(1), numbers, strict=True) for e in chosen)
-            y = torch.cat([module.expert(row, up[e], down[e]) for row, e in pairs]).view(*experts.shape, -1)
-            return (weights.to(y.dtype)[:, None] @ y).squeeze(1).to(x.dtype)  # (N, 1, k) @ (N, k, D)
+            y = torch.cat([F.linear(module.activate(F.linear(row, up[e])), down[e]) for row, e in pairs])
+            y = y.view(*experts.shape, -1)  # (N, k, D)
+            return (weights.to(y.dtype)[:, None] @ y).squeeze(1).to(x.dtype)
     order, counts = sort_by_expert(experts, module.num_experts)
     order = order[: sum(counts)]
-    tokens = order // experts.shape[-1]
-    rows = x.index_select(0, tokens).split(counts)
-    # `unbind` has one gradient for all experts, where indexing would have one of full size for each
-    y = [module.expert(r, u, d) for r, u, d in zip(rows, up.unbind(0), down.unbind(0), strict=True) if len(r)]
-    if not y:
+    if not len(order):
         return torch.zeros_like(x)
-    y = torch.cat(y) * weights.reshape(-1)[order, None]
+    tokens = order // experts.shape[-1]
+    hidden = module.activate(multiply_by_expert(x.index_select(0, tokens), up, counts))
+    y = multiply_by_expert(hidden, down, counts) * weights.reshape(-1)[order, None]
     return torch.zeros_like(x).index_add(0, tokens, y.to(x.dtype))
+
+
+def multiply_by_expert(x: Tensor, weights: Tensor, counts: list[int]) -> Tensor:
+    """x (S, D) in the order of the experts, the first `counts[0]` rows of the first; weights (E, F, D) -> (S, F)."""
+    # `unbind` has one gradient for all experts, where indexing would have one of full size for each
+    pairs = zip(x.split(counts), weights.unbind(0), strict=True)
+    return torch.cat([F.linear(rows, weight) for rows, weight in pairs if len(rows)])
 
 
 ALL_EXPERTS_FUNCTIONS.register("zoo_sorted", sorted_experts)
@@ -99,7 +105,7 @@ class Experts(nn.Module):
         for e, (up, down) in enumerate(zip(self.up_weights.unbind(0), self.down_proj.unbind(0), strict=True)):
             tokens, choices = torch.where(experts == e)
             if len(tokens):
-                out = self.expert(x[tokens], up, down) * weights[tokens, choices, None]
+                out = F.linear(self.activate(F.linear(x[tokens], up)), down) * weights[tokens, choices, None]
                 y = y.index_add(0, tokens, out.to(x.dtype))
         return y
 
@@ -126,9 +132,9 @@ class PlainExperts(Experts):
         """What x is multiplied by (E, F, D)."""
         return self.up_proj
 
-    def expert(self, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        """One expert: x (n, D), up (F, D), down (D, F) -> (n, D)."""
-        return F.linear(self.act_fn(F.linear(x, up)), down)
+    def activate(self, x: Tensor) -> Tensor:
+        """What stands between the two products: x (n, F) -> (n, F)."""
+        return self.act_fn(x)
 
 
 @use_experts_implementation
@@ -144,7 +150,7 @@ class GatedExperts(Experts):
         """What x is multiplied by (E, 2 F, D)."""
         return self.gate_up_proj
 
-    def expert(self, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        """One expert: x (n, D), up (2 F, D), down (D, F) -> (n, D)."""
-        gate, hidden = F.linear(x, up).chunk(2, dim=-1)
-        return F.linear(self.act_fn(gate) * hidden, down)
+    def activate(self, x: Tensor) -> Tensor:
+        """What stands between the two products: x (n, 2 F), the gate first -> (n, F)."""
+        gate, hidden = x.chunk(2, dim=-1)
+        return self.act_fn(gate) * hidden

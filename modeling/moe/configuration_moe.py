@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from ..llm.configuration_llm import ZooLlmConfig
-from ..routed_config import EXPERTS_EP_PLAN, EXPERTS_TP_PLAN, RoutedConfig
+from ..routed_config import RoutedConfig
 
 
 @strict
@@ -16,8 +16,7 @@ class ZooMoeConfig(RoutedConfig, ZooLlmConfig):
     """
 
     model_type = "zoo_moe"
-    base_model_tp_plan = {**ZooLlmConfig.base_model_tp_plan, **EXPERTS_TP_PLAN}
-    base_model_ep_plan = EXPERTS_EP_PLAN
+    attention_tp_plan = {n: how for n, how in ZooLlmConfig.base_model_tp_plan.items() if "self_attn" in n}
 
     intermediate_size: int = 14336
     num_key_value_heads: int | None = 8

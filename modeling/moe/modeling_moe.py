@@ -7,7 +7,8 @@ https://arxiv.org/abs/2401.06066 (DeepSeekMoE).
     x <- x + A(N1(x));  x <- x + M(N2(x)),   M(x) = sum over e in S(x) of  g_e(x) FFN_e(x)  +  FFN_shared(x)
 
 Attention, norms, positions and layouts are those of the dense decoder (llm). The routers' equations are in
-layers/routers.py, the experts' in layers/experts.py.
+layers/routers.py, the experts' in layers/experts.py, whose `@use_experts_implementation` lets transformers choose the
+function that multiplies by them.
 
 Shapes: B batch, T tokens, D hidden size.
 """
@@ -31,10 +32,6 @@ from .configuration_moe import ZooMoeConfig
 class MoeBlock(RoutedBlock, LlmBlock):
     """Attention, then experts, or one feed-forward network where the config says dense."""
 
-    def __init__(self, config: ZooMoeConfig, layer_idx: int) -> None:
-        super().__init__(config, layer_idx)
-        self.output_router_logits = config.output_router_logits
-
     def make_feed_forward(self, config: ZooMoeConfig, layer_idx: int) -> nn.Module:
         """The kind of feed-forward layer the config asks for."""
         return make_feed_forward(config, layer_idx, config.is_gated_mlp, config.mlp_bias)
@@ -52,6 +49,7 @@ class MoeBlock(RoutedBlock, LlmBlock):
         mask: Tensor | None,
         past_key_values: Cache | None = None,
         token_mask: Tensor | None = None,
+        router_losses: bool = False,
         output_router_logits: bool | None = None,
         **kwargs: Any,
     ) -> Tensor | tuple[Tensor | None, ...]:
@@ -64,7 +62,8 @@ class MoeBlock(RoutedBlock, LlmBlock):
             return self.drop(y)
 
         x = self.add_branches(x, self.attention_branch(mask, past_key_values, **kwargs), feed_forward)
-        return self.with_side_outputs(x, routing, token_mask, output_router_logits)
+        is_asked = router_losses if output_router_logits is None else output_router_logits
+        return self.with_side_outputs(x, routing, token_mask, is_asked)
 
 
 class ZooMoePreTrainedModel(RoutedPreTrainedModel):

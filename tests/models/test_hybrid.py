@@ -15,6 +15,9 @@ OPTIONS = {
     "rwkv6": {"head_size": 8, "shift_rank": 4, "decay_rank": 4},
     "rwkv7": {"head_size": 8, "decay_rank": 4, "rate_rank": 4, "gate_rank": 4},
     "latent_attention": {"latent_dim": 8},
+    "mla": {
+        **{"kv_lora_rank": 8, "q_lora_rank": 12, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8},
+    },
     "sparse_attention": {"stride": 3, "summary_size": 1},
     "moe": {"num_experts": 4},
 }

@@ -57,6 +57,27 @@ OPTIONS = {
         {"hidden_size": 32, "num_hidden_layers": 2, "rescale_every": 0, "tie_word_embeddings": True},
     ],
 }
+MLA_SIZES = {
+    **SIZES,
+    **{"kv_lora_rank": 20, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14, "n_shared_experts": 1},
+    **{"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "first_k_dense_replace": 1},
+}
+YARN = {
+    **{"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 16},
+    **{"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 0.707, "mscale_all_dim": 0.9},
+}
+LIMITED = {"n_group": 4, "topk_group": 2, "topk_method": "group_limited_greedy"}
+OPTIONS["deepseek_v2"] = [
+    {**MLA_SIZES, "q_lora_rank": None, "n_shared_experts": 2},
+    {**MLA_SIZES, "q_lora_rank": 18, **LIMITED, "routed_scaling_factor": 4.0, "rope_parameters": YARN},
+    {**MLA_SIZES, "q_lora_rank": 18, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+]
+OPTIONS["deepseek_v3"] = [
+    {**MLA_SIZES, "q_lora_rank": 18, "n_group": 4, "topk_group": 2},
+    {**MLA_SIZES, "q_lora_rank": None, "n_group": 1, "topk_group": 1, "rope_interleave": False},
+    {**MLA_SIZES, "q_lora_rank": 18, "n_group": 2, "topk_group": 1, "attention_bias": True, "rope_parameters": YARN},
+    {**MLA_SIZES, "q_lora_rank": 18, "n_group": 2, "topk_group": 2, "norm_topk_prob": False, "num_hidden_layers": 2},
+]
 PAIRS = [(a, name) for a in ARCHITECTURES.values() for name, u in read_table(a).items() if not u.is_remote]
 CASES = [
     pytest.param(architecture, model_type, task, options, id=f"{model_type}-{task}-{i}")
@@ -77,6 +98,9 @@ def upstream_model(model_type, task, options):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(0.5 if "A_log" in name else 0.0, 0.15)
+        for name, buffer in model.named_buffers():
+            if "correction_bias" in name:
+                buffer.uniform_(-0.2, 0.2)
     model.tie_weights()
     return model.eval()
 

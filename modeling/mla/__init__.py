@@ -1,0 +1,1 @@
+"""Decoder with multi-head latent attention: DeepSeek-V2 and V3."""
