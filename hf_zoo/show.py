@@ -247,8 +247,14 @@ def attention_patterns(described: Described, num_tokens: int) -> dict[str, "Tens
     values = {name: value for name, value in described.config.to_dict().items() if name in known}
     values |= {name: value for name, value in widths.items() if name in known} | {"num_hidden_layers": 1}
     values |= dict.fromkeys(known & {"pad_token_id", "bos_token_id", "eos_token_id"})  # beyond the narrow vocabulary
-    kinds = sorted(set(getattr(described.config, "layer_types", ["full_attention"])))
-    by_kind = {kind: {"layer_types": [kind]} if "layer_types" in known else {} for kind in kinds}
+    # A hybrid says in `mixer_types` what each layer is, and in `layer_types` what caches and masks make of it
+    field = "mixer_types" if "mixer_types" in known else "layer_types"
+    kinds = sorted(set(getattr(described.config, field, None) or ["full_attention"]))
+    by_kind = {kind: {field: [kind]} if field in known else {} for kind in kinds}
+    if field == "mixer_types":
+        options = described.config.options
+        alone = {kind: {"layer_types": None, "mlp_types": ["mlp"], "options": {}} for kind in kinds}
+        by_kind = {k: by_kind[k] | alone[k] | {"options": {k: options[k]} if k in options else {}} for k in kinds}
     return {kind: _seen(described.architecture, values | one, num_tokens) for kind, one in by_kind.items()}
 
 
@@ -268,4 +274,5 @@ def _seen(architecture: Architecture, config: dict[str, Any], num_tokens: int) -
     hidden = model(inputs_embeds=embeddings).last_hidden_state  # (T, T, D)
     direction = torch.randn(hidden.shape[-1], generator=generator, dtype=torch.float64)  # a norm's outputs sum to 0
     (hidden.diagonal().mT @ direction).sum().backward()
-    return embeddings.grad.abs().amax(-1) > 0
+    influence = embeddings.grad.abs().amax(-1)
+    return influence > 1e-12 * influence.max()  # a convolution by FFT leaves rounding where nothing is seen

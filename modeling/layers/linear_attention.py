@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from .mamba_kernels import kernel_for
 from .norm import RMSNorm
+from .precision import without_autocast
 
 
 class LinearAttention(nn.Module):
@@ -84,7 +85,7 @@ class LinearAttention(nn.Module):
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         q, k, v = (self._split_heads(y).to(dtype) for y in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
-        with torch.autocast(x.device.type, enabled=False):  # which would sum in half precision
+        with without_autocast(x):  # which would sum in half precision
             q, k = self.feature_map(q, is_query=True), self.feature_map(k, is_query=False)
             if mask is not None:
                 k = k * mask[:, None, :, None].to(dtype)

@@ -30,6 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from .precision import without_autocast
+
 
 class Routing(NamedTuple):
     """What a router decides. Line i of `experts` and `weights` is about token i, or about token `tokens[i]`.
@@ -58,7 +60,7 @@ def linear_in_float32(x: Tensor, weight: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     if not torch.is_autocast_enabled(x.device.type):
         return F.linear(x.to(dtype), weight.to(dtype))
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         return F.linear(x.to(dtype), weight.to(dtype))
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from .mamba_kernels import kernel_for
+from .precision import without_autocast
 
 
 def selective_scan(
@@ -167,7 +168,7 @@ def _scan_backward(
     grad_A, sum_A = torch.zeros_like(chunk.log2_decay), torch.empty_like(chunk.log2_decay)
     carry = grad_state.mT.clone(memory_format=torch.contiguous_format)  # gradient of the state after the chunk
     chunks = _chunks(chunk_size, grad_y, x, dt, B, C, starts, *grads)
-    with torch.autocast(x.device.type, enabled=False):  # which would take these products in half precision
+    with without_autocast(x):  # which would take these products in half precision
         for before, tensors in reversed(list(zip(kept, chunks, strict=True))):
             grad_y_c, x_c, dt_c, B_c, C_c, starts_c, grad_x_c, grad_dt_c, grad_B_c, grad_C_c = tensors
             n = len(x_c)

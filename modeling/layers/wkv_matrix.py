@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .chunks import Documents, join_chunks, split_chunks
+from .precision import without_autocast
 from .rwkv_kernels import kernel_for
 
 # A channel that keeps less than this of its past keeps nothing that float32 could tell from 0, and a sum of the
@@ -58,7 +59,7 @@ def wkv_matrix(
     B, T, H, K = k.shape
     state = v.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     r, log_w, k, values = (x.to(dtype) for x in (r, log_w, k, v))
-    with torch.autocast(v.device.type, enabled=False):  # it would take the products in half precision
+    with without_autocast(v):  # it would take the products in half precision
         now = (r * k * u).sum(-1, keepdim=True) * values
         if T == 1:
             if starts is not None:
