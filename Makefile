@@ -4,6 +4,7 @@ FLOOR ?= .venv-floor
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # One thread a test process: two processes of two threads each wait for one another on a small machine
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+BENCHMARKS = $(filter-out benchmarks/paired.py benchmarks/rivals.py, $(wildcard benchmarks/*.py))
 
 .PHONY: demo test test-all test-floor conformance bench style
 
@@ -21,8 +22,7 @@ test-floor: $(FLOOR)/dev.done  ## the tests of every commit on the oldest transf
 
 bench: $(VENV)/dev.done  ## speed and memory beside transformers' own models, as ratios
 	$(PIP_INSTALL) --editable '.[rivals]'
-	$(VENV)/bin/python benchmarks/llm.py && $(VENV)/bin/python benchmarks/mamba.py \
-		&& $(VENV)/bin/python benchmarks/slm.py
+	for script in $(BENCHMARKS); do $(VENV)/bin/python $$script || exit 1; done
 
 conformance: $(VENV)/dev.done  ## run the sweep for every architecture and record in the README what holds
 	$(VENV)/bin/python docs/tables.py --run
