@@ -131,7 +131,7 @@ def local_mask(
         if seen - offset + num_tokens != num_keys:
             queries = torch.arange(num_tokens, device=x.device)[:, None] + seen
             keys = torch.arange(num_keys, device=x.device) + offset
-            mask = ((keys <= queries) & (keys > queries - config.sliding_window)).expand(len(x), 1, -1, -1)
+            mask = (keys <= queries).expand(len(x), 1, -1, -1)  # all of them within the window
             if attention_mask is None:
                 return mask
             real = F.pad(attention_mask, (0, num_keys + offset - attention_mask.shape[1]))[:, offset:]

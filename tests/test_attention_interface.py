@@ -77,9 +77,10 @@ def test_generation_is_that_of_sdpa(prompt, implementation):
     assert torch.equal(*rows)
 
 
+@pytest.mark.parametrize("window", [12, 40])
 @torch.no_grad()
-def test_a_static_cache_with_room_is_read_right():
-    sdpa, local = pair(sliding_window=12)
+def test_a_static_cache_with_room_is_read_right(window):
+    sdpa, local = pair(sliding_window=window)
     results = []
     for model in (sdpa, local):
         cache = StaticCache(config=model.config, max_cache_len=30)

@@ -1,9 +1,9 @@
 """Linear attention recalls as much as its state holds; attention, whose memory grows with the text, recalls all.
 
-Katharopoulos et al. 2020, section 3.3: the past is a matrix with a row for each feature. Keys that are to be told apart
-in it can hardly outnumber the rows, which associative recall shows: pairs of a key and a value, then keys, whose value
-is asked for. The feature map alone makes the state larger, with not one weight more (Arora et al. 2024, "Simple linear
-attention language models balance the recall-throughput tradeoff", https://arxiv.org/abs/2402.18668).
+Katharopoulos et al. 2020, section 3.3: the past is a matrix with a row for each feature. Keys that are to be told
+apart in it can hardly outnumber its rows, which associative recall shows: pairs of a key and a value, then keys, whose
+value is asked for. The feature map alone makes the state larger, with not one weight more (Arora et al. 2024, "Simple
+linear attention language models balance the recall-throughput tradeoff", https://arxiv.org/abs/2402.18668).
 """
 
 import sys
@@ -58,19 +58,21 @@ def main():
     for name, (mixer, feature_map) in MODELS.items():
         torch.manual_seed(seed)
         model = hf_zoo.create_model("slm-tiny", **SIZES, layer_types=[mixer], feature_map=feature_map)
-        losses = train(model, recall, steps=steps, learning_rate=5e-3, seed=seed + 1)
+        losses = train(  # types are no argument of a decoder's head, but of what it passes on
+            model, recall, steps=steps, learning_rate=5e-3, seed=seed + 1, remove_unused_columns=False
+        )
         claim.draw("associative recall, loss", name, range(10, steps + 1, 10), losses)
         scores[name] = [accuracy(model, pairs) for pairs in PAIRS]
         claim.draw("share recalled, by pairs", name, PAIRS, scores[name])
     small, large, full = scores.values()
     claim.compare(
-        f"linear attention with {HEAD} features recalls 2 pairs, and little of {PAIRS[-2]}",
-        small[0] > 0.85 and small[-2] < 0.5,
+        f"linear attention with {HEAD} features recalls most of 2 pairs, and little of {PAIRS[-2]}",
+        small[0] > 0.7 and small[-2] < 0.4,
         pairs_2=small[0],
         pairs_32=small[-2],
     )
     claim.compare(
-        f"with {1 + HEAD + HEAD**2} features and the same weights it recalls {PAIRS[1]} pairs, and little of {PAIRS[-1]}",
+        f"with {1 + HEAD + HEAD**2} features it recalls {PAIRS[1]} pairs, and little of {PAIRS[-1]}",
         large[1] > 0.9 and large[-1] < 0.6,
         pairs_8=large[1],
         pairs_128=large[-1],

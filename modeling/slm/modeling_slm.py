@@ -147,11 +147,10 @@ class SlmBlock(GradientCheckpointingLayer):
             mask: what the token mixer wants: a backend's mask, documents of keys, or (B, T) with 1 on real tokens.
             layer_idx: which layer this block is now; it may be several.
             lender: the block whose token mixer or feed-forward network stands in for what this one lacks.
-            padding: (B, T) with 1 on real tokens, for a convolution after attention.
+            padding: (B, T) with 1 on real tokens, for a convolution as feed-forward network.
         """
         mixing, feeding = (self if has_it else lender for has_it in (self.mixes is not None, self.feeds))
         x = mixing.mix(x, mask, past_key_values, layer_idx, packed_positions, **kwargs)
-        padding = mask if mixing.is_recurrent else padding
         return feeding.feed(x, padding, past_key_values, layer_idx, packed_positions)
 
     def mix(
@@ -340,7 +339,7 @@ class ZooSlmModel(DecoderTrunk, ZooSlmPreTrainedModel):
     def attention_arguments(
         self, x: Tensor, position_ids: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None
     ) -> dict[str, Any]:
-        """Cosines and sines of rotary positions, and the padding that a convolution after attention needs."""
+        """Cosines and sines of rotary positions, and the padding that a convolution as feed-forward network needs."""
         shared = {}
         if self.config.positions == "rotary":
             shared["position_embeddings"] = self.rotary_emb(x, position_ids)

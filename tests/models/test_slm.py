@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch.testing import assert_close
+from transformers import StaticCache
 
 import hf_zoo
 from hf_zoo.modeling.layers.low_rank import LowRankLinear
@@ -30,6 +31,9 @@ OPTIONS = [
     *({"layer_types": ["sliding_attention"] * 4, **mode} for mode in MODES),
     {"layer_types": ["linear_attention", "conv"] * 2, "sharing": "cyclic", "num_layer_groups": 2},
 ]
+
+# transformers has no static cache without attention layers: it could not tell how many tokens it holds
+WITH_ATTENTION = [o for o in OPTIONS if any("attention" in k and k[0] != "l" for k in o.get("layer_types", MIXTURE))]
 
 
 def make(task=None, **options):
@@ -76,6 +80,21 @@ def test_generation_is_greedy_whatever_the_cache(options):
     assert torch.equal(model.generate(tokens, **arguments), expected)
     static = model.generate(tokens, **arguments, cache_implementation="static", disable_compile=True)
     assert torch.equal(static, expected)
+
+
+@pytest.mark.parametrize("options", WITH_ATTENTION, ids=str)
+@torch.no_grad()
+def test_generation_after_padding_with_a_static_cache(options):
+    arguments = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    tokens = ids(tokens=9)
+    for window in (6, 30):  # one that the prompt fills, one that it does not
+        model = make(**options, sliding_window=window)
+        expected = model.generate(tokens, **arguments, use_cache=False)
+        wide = torch.cat((torch.full((2, 3), 4), tokens), dim=1)
+        mask = (torch.arange(12) >= 3).long().expand(2, -1)
+        cache = StaticCache(config=model.config, max_cache_len=20)
+        got = model.generate(wide, attention_mask=mask, past_key_values=cache, **arguments, disable_compile=True)
+        assert torch.equal(got[:, 3:], expected)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
