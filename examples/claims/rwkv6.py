@@ -10,7 +10,7 @@ import hf_zoo
 from hf_zoo.claims import Claim, Examples, train
 
 NOISE, TRIGGER, FIRST = 0, 1, 2  # ids; the symbols to remember start at FIRST
-SYMBOLS, COPIED, LENGTH = 16, 4, 48
+SYMBOLS, COPIED, LENGTH = 16, 4, 32
 STEPS = 400
 SIZES = {"vocab_size": FIRST + SYMBOLS, "hidden_size": 64, "num_hidden_layers": 2, "pad_token_id": None}
 
@@ -40,7 +40,7 @@ def main():
     for name, is_data_dependent in (("RWKV-6", True), ("RWKV-5", False)):
         torch.manual_seed(0)
         model = hf_zoo.create_model("rwkv6-tiny", **SIZES, is_data_dependent=is_data_dependent)
-        losses = train(model, copying, steps=STEPS, learning_rate=5e-3, batch_size=64)
+        losses = train(model, copying, steps=STEPS, learning_rate=5e-3, batch_size=32)
         claim.draw("selective copying, loss", name, range(10, STEPS + 1, 10), losses)
         scores[name] = accuracy(model)
     claim.compare(
