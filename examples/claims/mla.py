@@ -10,9 +10,9 @@ import hf_zoo
 from hf_zoo.claims import Claim, Examples, train
 from hf_zoo.data import load_dataset
 
-HEADS, HEAD_SIZE, LENGTH, STEPS = 16, 16, 128, 600
+HEADS, HEAD_SIZE, LENGTH, STEPS = 16, 8, 96, 500
 SIZES = {
-    **{"vocab_size": 256, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2},
+    **{"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
     **{"num_attention_heads": HEADS, "pad_token_id": None, "initializer_range": 0.02},
 }
 OWN = {"num_key_value_heads": HEADS, "head_dim": HEAD_SIZE}

@@ -209,9 +209,9 @@ def test_padding_takes_no_room():
 
 
 def test_first_choices_find_room_before_any_second():
-    experts = torch.tensor([[0, 1], [1, 0], [0, 1], [1, 0]])
-    fits = within_capacity(experts, None, 2, 3)
-    assert fits.tolist() == [[True, True], [True, True], [True, False], [True, False]]
+    experts = torch.tensor([[0, 1], [0, 1], [1, 0], [1, 0]])
+    assert within_capacity(experts, None, 2, 2).tolist() == [[True, False]] * 4
+    assert within_capacity(experts, None, 2, 3).tolist() == [[True, True], [True, False], [True, True], [True, False]]
 
 
 def test_second_experts_take_part_as_often_as_twice_their_weight():

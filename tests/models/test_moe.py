@@ -155,6 +155,18 @@ def test_losses_of_accumulated_batches_add_up_to_one_mean():
         assert_close(part.loss, alone.loss + share * side)
 
 
+@pytest.mark.parametrize("name", ["switch", "mixtral", "deepseek v3", "expert choice"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_has_no_part_in_losses_capacity_and_load(side, name):
+    model, tokens = make(**{**OPTIONS[name], "router_jitter_noise": 0.0, "seq_aux": False}).train(), ids()
+    pads, ones = torch.full((2, 5), 9), torch.ones_like(tokens)
+    order = (lambda a, b: (a, b)) if side == "left" else (lambda a, b: (b, a))
+    mask = torch.cat(order(pads * 0, ones), 1)
+    plain, wide = model(tokens), model(torch.cat(order(pads, tokens), 1), attention_mask=mask)
+    assert_close(wide.logits[mask.bool()].view(plain.logits.shape), plain.logits, atol=2e-5, rtol=1e-4)
+    assert_close((wide.aux_loss, wide.z_loss), (plain.aux_loss, plain.z_loss), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("is_reentrant", [False, True])
 @pytest.mark.parametrize("name", ["switch", "deepseek v3", "expert choice"])
 def test_checkpoints_that_recompute_change_no_loss_and_count_once(name, is_reentrant):
