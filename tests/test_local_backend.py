@@ -1,4 +1,4 @@
-"""`attn_implementation="zoo_local"` in a model of transformers: sdpa's answers, and no mask of T x T."""
+"""`zoo_local` in transformers' own models, chosen by `attn_implementation`."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The zoo's attention in transformers' own models, chosen by `attn_implementation`."""
+"""The backends beside `zoo_local` in transformers' own models, chosen by `attn_implementation`."""
 
 import math
 
