@@ -24,7 +24,7 @@ class Documents:
         starts = torch.zeros(shape, dtype=torch.bool, device=device)
         starts[:, 0] = True  # so that padding before the first real token belongs to nobody else's document
         if position_ids is not None:
-            starts |= (position_ids == 0).expand(shape) & real
+            starts |= (position_ids == 0).expand(shape)
         self.row_document = starts.flatten().cumsum(0).view(shape) - 1  # (B, T)
         self.where = real.flatten().nonzero()[:, 0]  # real tokens in the flattened batch
         self.document = self.row_document.flatten()[self.where]
