@@ -142,10 +142,8 @@ class HeadInteraction(nn.Module):
         """z (B, T, H, r) -> z̃ (B, T, H, r)."""
         told = z + by_head(self.head_embedding, self.sizes)
         scores = (told @ self.query) @ (told @ self.key).mT * self.scaling + self.bias  # (B, T, H, H)
-        taken = scores.softmax(-1) @ (z @ self.value)
-        if len(set(self.sizes)) > 1:  # a smaller head has no room for all of it
-            taken = taken * by_head(taken.new_ones(sum(self.sizes)), self.sizes)
-        return z + self.gain[:, None] * taken
+        # What a smaller head has no room for meets weights of zero
+        return z + self.gain[:, None] * (scores.softmax(-1) @ (z @ self.value))
 
 
 class LatentSpaceAttention(nn.Module):
