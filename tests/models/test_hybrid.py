@@ -145,6 +145,15 @@ def test_a_folder_of_a_dense_decoder_opens_with_some_layers_replaced(tmp_path):
     assert torch.equal(again(ids()).logits, hybrid.eval()(ids()).logits)
 
 
+def test_another_kind_of_attention_starts_anew_though_names_are_alike():
+    torch.manual_seed(0)
+    dense = hf_zoo.create_model("llm-tiny", **{**SIZES, "sliding_window": None, "num_key_value_heads": 4})
+    hybrid = hf_zoo.as_hybrid(dense, {1: "sparse_attention"})
+    old, new = (model.model.layers[1].self_attn.q_proj.weight for model in (dense, hybrid))
+    assert old.shape == new.shape
+    assert not torch.equal(old, new)
+
+
 def test_a_replaced_layer_learns_while_the_others_stay():
     """As in distillation: what is new is trained, what was kept is frozen if asked for."""
     torch.manual_seed(0)
