@@ -103,6 +103,14 @@ def test_kinds_of_layers_are_named_for_caches_too():
     assert config.number_of_conv_states == 2
 
 
+def test_attention_knows_its_layer_and_the_config_of_the_whole():
+    """Backends read both from the module."""
+    model = make(("mamba", "latent_attention"))
+    attention = model.model.layers[1].self_attn
+    assert attention.layer_idx == 1
+    assert attention.config is model.config
+
+
 def test_experts_are_balanced_as_in_their_own_architecture():
     model = make(("mamba", "full_attention"), ("moe", "mlp")).train()
     outputs = model(ids(), labels=ids())
