@@ -93,10 +93,10 @@ class RoutedConfig(ZooConfig):
             self.seq_aux = published.get("per_row", False)
         if self.moe_intermediate_size is None:
             self.moe_intermediate_size = self.intermediate_size
+        self.base_model_tp_plan = self.split_by_width()  # before transformers adds the tied embeddings to it
         super().__post_init__(**kwargs)
 
-    @property
-    def base_model_tp_plan(self) -> dict[str, str]:
+    def split_by_width(self) -> dict[str, str]:
         """How a layer is split over devices, experts by their width; of what the config has, as transformers asks."""
         is_gated = getattr(self, "is_gated_mlp", True)
         network = {"up_proj": "colwise", "down_proj": "rowwise", **({"gate_proj": "colwise"} if is_gated else {})}
@@ -120,7 +120,8 @@ class RoutedConfig(ZooConfig):
 
     def is_routed(self, layer_idx: int) -> bool:
         """Whether a layer has experts rather than one feed-forward network."""
-        return layer_idx >= self.first_k_dense_replace and (layer_idx + 1) % self.moe_layer_freq == 0
+        run = max(self.moe_layer_freq, 1)  # asked before it is validated
+        return layer_idx >= self.first_k_dense_replace and (layer_idx + 1) % run == 0
 
     def validate_routing(self) -> None:
         """How the router's numbers fit together."""
