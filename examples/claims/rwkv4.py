@@ -1,7 +1,8 @@
 """RWKV-4 learns text about as well as attention, and keeps a state that neither grows nor minds padding.
 
 Peng et al. 2023, sections 4 and 5: losses close to those of transformers of the same size, with a constant cost a
-token. The text is the standard library's source.
+token. The text is the standard library's source, and each model has the learning rate that suited it best of those
+tried, up to 5e-3. In so few steps the token shift, which shows each token the one before, puts RWKV ahead.
 """
 
 import torch
@@ -14,8 +15,8 @@ from hf_zoo.data import load_dataset
 LENGTH, STEPS = 128, 250
 SIZES = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "pad_token_id": None}
 MODELS = {
-    "RWKV-4": ("rwkv4-tiny", {}),
-    "softmax": ("llm-tiny", {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 192}),
+    "RWKV-4": ("rwkv4-tiny", {}, 5e-3),
+    "softmax": ("llm-tiny", {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 192}, 3e-3),
 }
 
 
@@ -74,10 +75,10 @@ def main():
     claim = Claim("rwkv4", "Peng et al. 2023")
     learnt, held_out = text("train", 2), text("validation", 0.2)
     losses, growth, models = {}, {}, {}
-    for name, (preset, options) in MODELS.items():
+    for name, (preset, options, rate) in MODELS.items():
         torch.manual_seed(0)
         model = models[name] = hf_zoo.create_model(preset, **SIZES, **options)
-        curve = train(model, windows(learnt), steps=STEPS, learning_rate=5e-3, batch_size=8)
+        curve = train(model, windows(learnt), steps=STEPS, learning_rate=rate, batch_size=8)
         claim.draw("loss on Python source", name, range(10, STEPS + 1, 10), curve)
         losses[name] = loss_on(model, held_out)
         growth[name] = state_size(model, 1024) / state_size(model, 64)
