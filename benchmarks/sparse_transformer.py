@@ -1,0 +1,58 @@
+"""zoo_sparse_transformer over doublings of the length: how time and memory of a training step grow, and against dense.
+
+The stride follows the square root of the length, as in the paper; dense is the same model with one block over all, and
+zoo_llm with sdpa of the same size.
+
+    python benchmarks/sparse_transformer.py
+"""
+
+import argparse
+import logging
+
+import torch
+from paired import growth, peak_of_tensors, report, speed_up
+from rivals import train_step
+
+import hf_zoo
+
+SIZES = {
+    **{"vocab_size": 256, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None},
+}
+
+
+def sparse(length, pattern):
+    """The model for texts of a length, with a stride of a power of two near its square root."""
+    stride = 2 ** round(torch.tensor(float(length)).log2().item() / 2)
+    options = {"stride": stride, "summary_size": max(1, stride // 16), "pattern": pattern}
+    return hf_zoo.create_model(
+        "sparse-transformer-tiny", **SIZES, **options, position_shape=(length // stride, stride)
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 4096, 8192, 16384])
+    parser.add_argument("--pairs", type=int, default=5)
+    args = parser.parse_args()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+    rows, notes = [], []
+    for pattern in ("fixed", "strided"):
+        times, peaks = [], []
+        for length in args.lengths:
+            ours = sparse(length, pattern)
+            dense = hf_zoo.create_model("llm-tiny", **SIZES, num_key_value_heads=4, max_position_embeddings=length)
+            ratio, own, _ = speed_up(train_step(ours, length), train_step(dense, length), args.pairs)
+            peak = peak_of_tensors(train_step(ours, length))
+            rows.append({"pattern": pattern, "tokens": length, "speed-up against dense sdpa": ratio})
+            times.append(own)
+            peaks.append(float(peak))
+        time_power, memory_power = growth(args.lengths, times), growth(args.lengths, peaks)
+        notes.append(f"{pattern}: time grows as length^{time_power:.2f}, peak memory as length^{memory_power:.2f}")
+    report("sparse_transformer", rows, "training step; " + "; ".join(notes))
+
+
+if __name__ == "__main__":
+    hf_zoo.register()
+    main()
