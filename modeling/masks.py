@@ -75,7 +75,7 @@ def decoder_masks(
     position_ids: Tensor | None,
     has_local_attention: bool = False,
 ) -> dict[str, Tensor | None]:
-    """One mask for each kind of layer in `config.layer_types`; of an encoder's where `config.is_causal` is False.
+    """One mask for each kind of layer in `config.layer_types`.
 
     Attention layers get what their backend wants (None, 4-D, or a block mask); recurrent layers get (B, T) with 1 on
     real tokens, or None where all are. `generate` with a static cache brings the dictionary ready made. With
@@ -89,9 +89,6 @@ def decoder_masks(
     """
     if isinstance(attention_mask, dict):
         return attention_mask
-    if not getattr(config, "is_causal", True):
-        mask = encoder_mask(config, x, attention_mask, position_ids)
-        return dict.fromkeys(config.layer_types, mask)
     masks = {}
     for kind in set(config.layer_types):
         if kind in RECURRENT_LAYERS:
