@@ -21,6 +21,7 @@ Shapes: B batch, T tokens, H heads, K key size, V value size, C tokens a chunk, 
 
 import torch
 from torch import Tensor
+from transformers.utils.generic import maybe_autocast
 
 from .chunks import Documents, join_chunks, split_chunks
 from .rwkv_kernels import kernel_for
@@ -57,7 +58,7 @@ def delta_rule(
     B, T, H, K = k.shape
     state = v.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     tensors = [x.to(dtype) for x in (r, log_w, k, v, a, b)]
-    with torch.autocast(v.device.type, enabled=False):  # it would take the products in half precision
+    with maybe_autocast(v.device.type, enabled=False):  # autocast would take the products in half precision
         if T == 1:
             y, state = _step(*(x[:, 0] for x in tensors), state, starts)
             return y[:, None].to(v.dtype), state

@@ -17,6 +17,7 @@ Shapes: B batch, T tokens, H heads, K key size, V value size, C tokens a chunk, 
 
 import torch
 from torch import Tensor
+from transformers.utils.generic import maybe_autocast
 
 from .chunks import Documents, join_chunks, split_chunks
 from .rwkv_kernels import kernel_for
@@ -58,7 +59,7 @@ def wkv_matrix(
     B, T, H, K = k.shape
     state = v.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     r, log_w, k, values = (x.to(dtype) for x in (r, log_w, k, v))
-    with torch.autocast(v.device.type, enabled=False):  # it would take the products in half precision
+    with maybe_autocast(v.device.type, enabled=False):  # autocast would take the products in half precision
         now = (r * k * u).sum(-1, keepdim=True) * values
         if T == 1:
             if starts is not None:

@@ -47,7 +47,7 @@ def test_every_size_is_shown_without_memory(architecture):
     described = describe(name, architecture.counted_task)
     assert described.parts.total == preset["parameters"]
     folded = [part for part in parts_of(described.parts) if part.copies > 1]
-    assert sum(part.copies for part in folded) >= described.config.num_hidden_layers
+    assert sum(part.copies for part in folded) >= described.config.num_hidden_layers - 1  # a first layer may differ
 
 
 def test_layers_that_differ_are_not_folded():
