@@ -94,9 +94,9 @@ def main():
     ours, rival = fourth_generations()
     work = "train step, 512 tokens"
     compare("RWKV-4", "transformers", work, train_step(ours, 512), train_step(rival, 512), pairs=3)
-    # upstream takes so long over more that one call has to do; ours settles first
-    step = train_step(ours, 2048)
-    ratio = seconds(train_step(rival, 2048)) / min(seconds(step) for _ in range(5))
+    # upstream takes so long over more that the better of two calls has to do
+    step, slow = train_step(ours, 2048), train_step(rival, 2048)
+    ratio = min(seconds(slow) for _ in range(2)) / min(seconds(step) for _ in range(5))
     rows.append({"model": "RWKV-4", "rival": "transformers", "work": "train step, 2048 tokens", "speed-up": ratio})
     compare("RWKV-4", "transformers", "prefill, 512 tokens", prefill(ours, 512), prefill(rival, 512))
     compare("RWKV-4", "transformers", "decode", decode(ours, False), decode(rival, True))
