@@ -5,15 +5,14 @@ python benchmarks/moe.py
 
 import argparse
 import logging
-import tempfile
 
 import torch
-from llm import decode, prefill, train_step
+from llm import WORKS
 from paired import report, speed_up
+from rivals import decode, same_weights
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import hf_zoo
-from hf_zoo.registry import ARCHITECTURES
 
 SIZES = {
     **{"vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 4},
@@ -30,9 +29,7 @@ def models(experts):
     """Ours and upstream's, with the same weights; both add the balance loss in training."""
     torch.manual_seed(0)
     rival = MixtralForCausalLM(MixtralConfig(**SIZES, **experts, output_router_logits=True))
-    with tempfile.TemporaryDirectory() as folder:
-        rival.save_pretrained(folder)
-        return ARCHITECTURES["zoo_moe"].model_class().from_pretrained(folder), rival
+    return same_weights("zoo_moe", rival), rival
 
 
 def choose(rival, work):
@@ -57,13 +54,13 @@ def main():
     rows = []
     for name, experts in EXPERTS.items():
         ours, rival = models(experts)
-        for work in (train_step, prefill, decode):
-            is_training = work is train_step
+        for title, work in list(WORKS.items())[:3]:
+            is_training = title.startswith("forward and backward")
             for model in (ours, rival):
                 model.config.output_router_logits = is_training
             best = choose(rival, work)
             ratio, _, _ = speed_up(work(ours), work(rival), args.pairs)
-            row = {"experts": name, "work": work.__doc__.rstrip("."), "speed-up": ratio}
+            row = {"experts": name, "work": title, "speed-up": ratio}
             rows.append({**row, "rival's function": best})
     report("moe", rows, "median of paired runs against MixtralForCausalLM with its fastest function")
 

@@ -244,6 +244,18 @@ def test_bfloat16_stays_close(case):
     assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@torch.no_grad()
+def test_half_precision_checkpoints_run(case, dtype, tmp_path):
+    """What stays in float32 when such a folder is opened meets what does not."""
+    model, inputs = case.build(), case.inputs()
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, dtype=dtype).eval()
+    exact, rough = first_output(model, **inputs), first_output(again, **inputs)
+    assert rough.dtype == getattr(torch, dtype)
+    assert (rough.float() - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
 @torch.no_grad()
 def test_hidden_states_are_captured(case):
     model, inputs = case.build(), case.inputs()

@@ -24,6 +24,7 @@ class ZooHybridConfig(ZooLlmConfig):
             "rwkv7", "conv", or "none".
         options: name of a part -> fields of its own architecture's configuration, such as
             {"mamba": {"state_size": 32}, "moe": {"num_experts": 16}}.
+        output_router_logits: whether the output has the routers' logits, and their losses in evaluation too.
     """
 
     model_type = "zoo_hybrid"
@@ -35,6 +36,7 @@ class ZooHybridConfig(ZooLlmConfig):
     mixer_types: list[str] | None = None
     mlp_types: list[str] | None = None
     options: dict[str, Any] | None = None
+    output_router_logits: bool = False
 
     def __post_init__(self, **kwargs) -> None:
         self.options = {kind: dict(fields) for kind, fields in (self.options or {}).items()}
@@ -109,8 +111,3 @@ class ZooHybridConfig(ZooLlmConfig):
     def router_z_loss_coef(self) -> float:
         """Weight of the routers' z-loss."""
         return self.routing.router_z_loss_coef if "moe" in self.mlp_types else 0.0
-
-    @property
-    def output_router_logits(self) -> bool:
-        """Whether the output has the routers' logits and the losses in evaluation too."""
-        return "moe" in self.mlp_types and self.routing.output_router_logits

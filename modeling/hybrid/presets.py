@@ -20,17 +20,16 @@ JAMBA = "the shape of Jamba, Lieber et al. 2024, arXiv:2403.19887, without the n
 PRESETS = {
     "hybrid-tiny": {
         "config": {
-            **{"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4},
+            **{"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
             **{"num_attention_heads": 4, "num_key_value_heads": 2},
-            "layer_types": ["mamba2", "full_attention", "rwkv7", "linear_attention"],
-            "mlp_types": ["mlp", "moe", "rwkv7", "mlp"],
+            "layer_types": ["mamba2", "full_attention"],
+            "mlp_types": ["mlp", "moe"],
             "options": {
                 "mamba2": {"head_dim": 16, "state_size": 16},
-                "rwkv7": {"head_size": 16, "decay_rank": 8, "rate_rank": 8, "gate_rank": 8},
-                "moe": {"num_experts": 4, "moe_intermediate_size": 64},
+                "moe": {"num_experts": 8, "moe_intermediate_size": 64},
             },
         },
-        "parameters": 258_168,
+        "parameters": 229_624,
         "source": "for tests and first steps",
     },
     "jamba-v0.1": {

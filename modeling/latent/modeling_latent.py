@@ -217,6 +217,8 @@ class ZooLatentModel(DecoderTrunk, ZooLatentPreTrainedModel):
         """The trunk's forward with a mask (B, S) that knows what stands before the text."""
         if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
             attention_mask = F.pad(attention_mask, (num_before, 0), value=1)
+            if drop_useless_mask(attention_mask) is not None:
+                position_ids = None  # counted from the mask, as those of what is remembered are
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

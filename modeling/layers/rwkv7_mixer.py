@@ -141,7 +141,7 @@ class Rwkv7TimeMix(nn.Module):
         y, memory = delta_rule(r, log_w, k, v, -kappa, kappa * (self.rate_limit * a), memory, starts)
         now = (r * k * self.r_k).sum(-1, keepdim=True)
         y = self.head_norm(y) + (now * v).flatten(-2)
-        return self.o_proj(y * g), (window, memory), v_first
+        return self.o_proj((y * g).to(x.dtype)), (window, memory), v_first
 
     def split_heads(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, H, N)."""

@@ -105,6 +105,11 @@ class ZooSparseTransformerPreTrainedModel(ZooPreTrainedModel):
     _no_split_modules = ["SparseTransformerBlock"]
     _can_record_outputs = {"hidden_states": SparseTransformerBlock}
 
+    @property
+    def _is_stateful(self) -> bool:
+        """Whether assisted decoding is out of question: what a fixed pattern evicted does not come back."""
+        return self.config.pattern == "fixed"
+
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False  # the trunk makes its own, which evicts
