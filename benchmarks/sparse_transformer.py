@@ -24,7 +24,7 @@ SIZES = {
 def sparse(length, pattern):
     """The model for texts of a length, with a stride of a power of two near its square root."""
     stride = 2 ** round(torch.tensor(float(length)).log2().item() / 2)
-    options = {"stride": stride, "summary_size": max(1, stride // 16), "pattern": pattern}
+    options = {"stride": stride, "summary_size": 4, "pattern": pattern}
     return hf_zoo.create_model(
         "sparse-transformer-tiny", **SIZES, **options, position_shape=(length // stride, stride)
     )
