@@ -1,15 +1,14 @@
 """zoo_sparse_transformer over doublings of the length: how time and memory of a training step grow, and against dense.
 
-The stride follows the square root of the length, as in the paper; dense is the same model with one block over all, and
-zoo_llm with sdpa of the same size.
+The stride follows the square root of the length, as in the paper; dense is zoo_llm with sdpa of the same size.
 
     python benchmarks/sparse_transformer.py
 """
 
 import argparse
 import logging
+import math
 
-import torch
 from paired import growth, peak_of_tensors, report, speed_up
 from rivals import train_step
 
@@ -22,12 +21,12 @@ SIZES = {
 
 
 def sparse(length, pattern):
-    """The model for texts of a length, with a stride of a power of two near its square root."""
-    stride = 2 ** round(torch.tensor(float(length)).log2().item() / 2)
-    options = {"stride": stride, "summary_size": 4, "pattern": pattern}
-    return hf_zoo.create_model(
-        "sparse-transformer-tiny", **SIZES, **options, position_shape=(length // stride, stride)
-    )
+    """The model for texts of a length, with the stride that leaves the fewest keys to see."""
+    columns = 4 if pattern == "fixed" else 1  # l + c n / l keys are fewest at l = sqrt(c n)
+    stride = round(math.sqrt(columns * length))
+    options = {"stride": stride, "summary_size": columns, "pattern": pattern}
+    shape = (-(-length // stride), stride)
+    return hf_zoo.create_model("sparse-transformer-tiny", **SIZES, **options, position_shape=shape)
 
 
 def main():
