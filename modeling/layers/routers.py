@@ -23,6 +23,7 @@ Shapes: N tokens, D hidden size, E experts, k experts a token, S pairs of a toke
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -111,12 +112,56 @@ def within_capacity(experts: Tensor, wanted: Tensor | None, num_experts: int, ca
     return ((place > 0) & (place <= capacity)).view(experts.shape[1], -1).T
 
 
-class Router(nn.Module):
-    """What all routers share: the gate's weight, jitter, capacity.
+class Router(nn.Module, ABC):
+    """What all routers share: the gate's weight and jitter.
 
     Args:
         top_k: experts a token.
         jitter: in training the router's input, and nothing else, is multiplied by a number from U(1 - j, 1 + j).
+    """
+
+    def __init__(self, hidden_size: int, num_experts: int, top_k: int, jitter: float = 0.0) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.top_k = top_k
+        self.jitter = jitter
+        self.weight = nn.Parameter(torch.empty(num_experts, hidden_size))
+
+    @abstractmethod
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Routing:
+        """x (N, D), mask (N) with 1 on real tokens -> the routing of N tokens."""
+
+    @abstractmethod
+    def balance_loss(self, routing: Routing, mask: Tensor | None, num_rows: int) -> Tensor:
+        """The method's loss for unequal load, of N = `num_rows` T tokens, mask (N) with 1 on real ones."""
+
+    def score(self, x: Tensor) -> Tensor:
+        """r = x W^T, x (N, D) -> (N, E) in float32, with jitter in training."""
+        if self.training and self.jitter:
+            x = x * torch.empty_like(x).uniform_(1 - self.jitter, 1 + self.jitter)
+        return linear_in_float32(x, self.weight)
+
+    def start(self, std: float) -> None:
+        """Fresh weights from N(0, std^2)."""
+        for parameter in self.parameters():
+            init.normal_(parameter, std=std)
+
+    def observation(self, routing: Routing) -> Tensor | None:
+        """What `observe` is to be told of a training pass (E); None for a router without memory."""
+        return None
+
+    def observe(self, observation: Tensor) -> None:
+        """Remember a training pass. The model calls it once a pass, however often a checkpoint recomputes it."""
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing a model."""
+        return f"{self.top_k} of {self.num_experts} experts"
+
+
+class TokenChoiceRouter(Router):
+    """A router whose tokens choose experts, which may refuse what is beyond their capacity.
+
+    Args:
         capacity_factor: c above; None where nothing is ever refused.
     """
 
@@ -130,12 +175,8 @@ class Router(nn.Module):
         jitter: float = 0.0,
         capacity_factor: float | None = None,
     ) -> None:
-        super().__init__()
-        self.num_experts = num_experts
-        self.top_k = top_k
-        self.jitter = jitter
+        super().__init__(hidden_size, num_experts, top_k, jitter)
         self.capacity_factor = capacity_factor
-        self.weight = nn.Parameter(torch.empty(num_experts, hidden_size))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Routing:
         """x (N, D), mask (N) with 1 on real tokens -> the routing of N tokens."""
@@ -159,15 +200,9 @@ class Router(nn.Module):
         load = count_load(experts[None], self.num_experts, None if mask is None else mask[None])[0]
         return Routing(logits, probabilities, experts, weights, None, load, num_dropped)
 
-    def score(self, x: Tensor) -> Tensor:
-        """r = x W^T, x (N, D) -> (N, E) in float32, with jitter in training."""
-        if self.training and self.jitter:
-            x = x * torch.empty_like(x).uniform_(1 - self.jitter, 1 + self.jitter)
-        return linear_in_float32(x, self.weight)
-
+    @abstractmethod
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """logits (N, E) -> probabilities (N, E), experts (N, k), weights (N, k)."""
-        raise NotImplementedError
 
     def wanted(self, weights: Tensor) -> Tensor | None:
         """In training, which of the pairs (N, k) are asked for at all; None for all."""
@@ -178,24 +213,8 @@ class Router(nn.Module):
         experts = routing.experts[:, : self.top_choices]
         return balance_loss(routing.probabilities[None], experts[None], None if mask is None else mask[None])
 
-    def start(self, std: float) -> None:
-        """Fresh weights from N(0, std^2)."""
-        for parameter in self.parameters():
-            init.normal_(parameter, std=std)
 
-    def observation(self, routing: Routing) -> Tensor | None:
-        """What `observe` is to be told of a training pass (E); None for a router without memory."""
-        return None
-
-    def observe(self, observation: Tensor) -> None:
-        """Remember a training pass. The model calls it once a pass, however often a checkpoint recomputes it."""
-
-    def extra_repr(self) -> str:
-        """Sizes, for printing a model."""
-        return f"{self.top_k} of {self.num_experts} experts"
-
-
-class SwitchRouter(Router):
+class SwitchRouter(TokenChoiceRouter):
     """The most probable expert, weighted by its probability, through which the router learns."""
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,7 +224,7 @@ class SwitchRouter(Router):
         return probabilities, experts, weights
 
 
-class MixtralRouter(Router):
+class MixtralRouter(TokenChoiceRouter):
     """The k most probable experts, their weights renormalised: the softmax over the k largest logits."""
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -293,7 +312,7 @@ def best_groups(scores: Tensor, num_groups: int, num_kept: int, num_summed: int)
     return mask[..., None].expand_as(grouped).flatten(-2)
 
 
-class DeepSeekRouter(Router):
+class DeepSeekRouter(TokenChoiceRouter):
     """DeepSeekMoE and DeepSeek-V2: the k largest p, not renormalised, of the groups with the largest p.
 
     Args:
@@ -395,7 +414,7 @@ class BiasBalancedRouter(DeepSeekRouter):
         self.pending_load.zero_()
 
 
-class HierarchicalRouter(Router):
+class HierarchicalRouter(TokenChoiceRouter):
     """A gate for groups of experts, and one for the experts of each group.
 
         weight of expert e in group g = softmax(u)_g softmax(v)_e,  u = x U^T over the chosen groups,

@@ -11,6 +11,7 @@ One head may use A1 or A2, or their union under one softmax.
 Shapes: B batch, T queries, S keys, H heads, K head size, N blocks, L stride, M keys a query may see.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -21,40 +22,49 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class KeySet:
-    """One of the sets of the paper, with L the stride.
-
-    Subclasses say which keys a token sees, where they stand in blocks, and how to multiply with them.
-    """
+class KeySet(ABC):
+    """One of the sets of the paper, with L the stride: which keys a token sees, and how to multiply with them."""
 
     stride: int
 
+    @abstractmethod
     def sees(self, i: Tensor, j: Tensor) -> Tensor:
         """Whether token i sees token j <= i, by the formula."""
-        raise NotImplementedError
 
+    @abstractmethod
     def near(self, i: Tensor, last: int) -> Tensor:
         """Positions (..., M) of all that tokens i (..., 1) may see, up to `last`; some may be negative or not seen."""
-        raise NotImplementedError
 
+    @abstractmethod
     def in_blocks(self, num_blocks: int, device: torch.device) -> Tensor:
         """Positions of the keys of `scores`, (N or 1, L or 1, M)."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """q, k (B, H, N, L, K) -> (B, H, N, L, M)."""
+
+    @abstractmethod
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        """weights (B, H, N, L, M), v (B, H, N, L, K) -> (B, H, N, L, K)."""
+
+
+class SharedKeys(KeySet):
+    """A set of which all queries of a block see the same keys."""
+
+    @abstractmethod
+    def keys(self, k: Tensor) -> Tensor:
+        """k (B, H, N, L, K) -> those of each block (B, H, N or 1, M, K); of values alike."""
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """q, k (B, H, N, L, K) -> (B, H, N, L, M)."""
-        return q @ self._keys(k).mT
+        return q @ self.keys(k).mT
 
     def mix(self, weights: Tensor, v: Tensor) -> Tensor:
         """weights (B, H, N, L, M), v (B, H, N, L, K) -> (B, H, N, L, K)."""
-        return weights @ self._keys(v)
-
-    def _keys(self, k: Tensor) -> Tensor:
-        """k (B, H, N, L, K) -> (B, H, N or 1, M, K), the keys that all queries of a block share."""
-        raise NotImplementedError
+        return weights @ self.keys(v)
 
 
-class Local(KeySet):
+class Local(SharedKeys):
     """The last l tokens and the present one."""
 
     def sees(self, i: Tensor, j: Tensor) -> Tensor:
@@ -70,7 +80,8 @@ class Local(KeySet):
         first = torch.arange(-1, num_blocks - 1, device=device) * self.stride
         return first[:, None, None] + torch.arange(2 * self.stride, device=device)
 
-    def _keys(self, k: Tensor) -> Tensor:
+    def keys(self, k: Tensor) -> Tensor:
+        """k (B, H, N, L, K) -> those of each block (B, H, N or 1, M, K)."""
         return torch.cat((F.pad(k, (0, 0, 0, 0, 1, -1)), k), dim=-2)
 
 
@@ -99,7 +110,7 @@ class Strided(KeySet):
         return (weights.transpose(-2, -3) @ v.transpose(-2, -3)).transpose(-2, -3)
 
 
-class Block(KeySet):
+class Block(SharedKeys):
     """The tokens of the block that the present one is in."""
 
     def sees(self, i: Tensor, j: Tensor) -> Tensor:
@@ -114,12 +125,13 @@ class Block(KeySet):
         """Positions (N, 1, L)."""
         return torch.arange(num_blocks * self.stride, device=device).view(num_blocks, 1, self.stride)
 
-    def _keys(self, k: Tensor) -> Tensor:
+    def keys(self, k: Tensor) -> Tensor:
+        """k (B, H, N, L, K) -> those of each block (B, H, N or 1, M, K)."""
         return k
 
 
 @dataclass(frozen=True)
-class Summary(KeySet):
+class Summary(SharedKeys):
     """Some columns at the end of each block, which sum it up for later ones; group g counts them from the end."""
 
     size: int
@@ -145,7 +157,8 @@ class Summary(KeySet):
         first = torch.arange(num_blocks, device=device)[:, None] * self.stride
         return (first + torch.arange(self.columns.start, self.columns.stop, device=device)).view(1, 1, -1)
 
-    def _keys(self, k: Tensor) -> Tensor:
+    def keys(self, k: Tensor) -> Tensor:
+        """k (B, H, N, L, K) -> those of each block (B, H, N or 1, M, K)."""
         return k[..., self.columns.start : self.columns.stop, :].flatten(2, 3)[:, :, None]
 
 
