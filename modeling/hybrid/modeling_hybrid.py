@@ -21,7 +21,7 @@ from transformers.generation import GenerationMixin
 from transformers.utils.output_capturing import OutputRecorder
 
 from ..cache import RECURRENT_LAYERS, read_state, write_state
-from ..heads import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..layers.attention import Attention
 from ..layers.latent_attention import LatentAttention
 from ..layers.latent_spaces import LatentSpaceAttention

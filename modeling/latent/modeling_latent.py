@@ -22,8 +22,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 
 from ..base_model import ZooPreTrainedModel, embed_tokens
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..decoder import DecoderTrunk
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.latent_spaces import HeadInteraction, LatentProjection, LatentSpaceAttention
 from ..layers.mlp import GatedMLP
 from ..layers.norm import RMSNorm

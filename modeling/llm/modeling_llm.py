@@ -23,8 +23,9 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..base_model import ZooPreTrainedModel
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..decoder import DecoderTrunk
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.attention import Attention, ClippedAttention
 from ..layers.attention_sink import SinkAttention
 from ..layers.mlp import MLP, GatedMLP

@@ -11,8 +11,9 @@ Shapes: B batch, T tokens, D hidden size.
 
 from transformers.generation import GenerationMixin
 
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..decoder import DecoderTrunk
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.norm import RMSNorm
 from ..layers.selective_ssm import SelectiveSSM
 from ..recurrent import RecurrentBlock, RecurrentPreTrainedModel

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import OutputRecorder
 
 from ..base_model import embed_tokens
-from ..heads import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..layers.latent_attention import LatentAttention, LatentSizes, yarn_scaling
 from ..layers.norm import RMSNorm
 from ..layers.positions import RotaryPositions

@@ -17,16 +17,14 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..base_model import ZooPreTrainedModel
-from ..encoder import EncoderTrunk
-from ..heads import (
-    MaskedLMHead,
+from ..classifiers import (
     MultipleChoiceHead,
-    NextSentenceHead,
-    PreTrainingHead,
     QuestionAnsweringHead,
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from ..encoder import EncoderTrunk
+from ..heads import MaskedLMHead, NextSentenceHead, PreTrainingHead
 from ..layers.attention import Attention
 from ..layers.mlp import MLP
 from ..layers.pooler import FirstTokenPooler

@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.utils.output_capturing import OutputRecorder
 
-from ..heads import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..layers.attention import Attention
 from ..layers.mlp import MLP
 from ..layers.routers import Router

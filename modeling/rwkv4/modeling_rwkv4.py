@@ -7,7 +7,8 @@ The equations are in layers/rwkv4_mixer.py, layers/wkv.py and layers/rwkv_channe
 
 from transformers.generation import GenerationMixin
 
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.rwkv4_mixer import Rwkv4Mixer
 from ..layers.rwkv_channel_mix import Rwkv4ChannelMix
 from ..rwkv import RwkvBlock, RwkvPreTrainedModel, RwkvTrunk

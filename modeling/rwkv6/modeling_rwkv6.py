@@ -9,7 +9,8 @@ The equations are in layers/rwkv6_mixer.py, layers/wkv_matrix.py and layers/rwkv
 
 from transformers.generation import GenerationMixin
 
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.rwkv6_mixer import Rwkv5Mixer, Rwkv6Mixer
 from ..layers.rwkv_channel_mix import GatedChannelMix
 from ..rwkv import RwkvBlock, RwkvPreTrainedModel, RwkvTrunk

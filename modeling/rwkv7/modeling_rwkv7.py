@@ -8,7 +8,8 @@ The equations are in layers/rwkv7_mixer.py, layers/delta_rule.py and layers/rwkv
 
 from transformers.generation import GenerationMixin
 
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.rwkv7_mixer import Rwkv7TimeMix
 from ..layers.rwkv_channel_mix import ChannelMix
 from ..rwkv import RwkvBlock, RwkvPreTrainedModel, RwkvTrunk

@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers.generation import GenerationMixin
 
 from ..cache import State
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..decoder import DecoderTrunk
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.norm import RMSNorm
 from ..layers.s4 import S4, DiagonalStateSpace, StateSpace
 from ..recurrent import RecurrentBlock, RecurrentPreTrainedModel

@@ -31,17 +31,14 @@ from transformers.utils.generic import can_return_tuple
 
 from ..base_model import ZooPreTrainedModel, embed_tokens, embedding_size
 from ..cache import RECURRENT_LAYERS, read_state, write_state
-from ..decoder import DecoderTrunk
-from ..heads import (
-    CausalLMHead,
-    MaskedLMHead,
+from ..classifiers import (
     MultipleChoiceHead,
-    NextSentenceHead,
-    PreTrainingHead,
     QuestionAnsweringHead,
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from ..decoder import DecoderTrunk
+from ..heads import CausalLMHead, MaskedLMHead, NextSentenceHead, PreTrainingHead
 from ..layers.attention import Attention
 from ..layers.feature_maps import make_feature_map
 from ..layers.linear_attention import LinearAttention

@@ -20,8 +20,9 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..base_model import ZooPreTrainedModel
+from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..decoder import DecoderTrunk
-from ..heads import CausalLMHead, QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
+from ..heads import CausalLMHead
 from ..layers.mlp import MLP
 from ..layers.positions import FactorisedPositions
 from ..layers.sparse_attention import Remembered, SparseAttention, find_real
