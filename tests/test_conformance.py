@@ -618,6 +618,7 @@ def test_compiled_whole(case):
     if not model._can_compile_fullgraph:
         pytest.skip("does not claim to compile in one graph")
     expected = first_output(model, **inputs)
+    torch.compiler.reset()  # heads and trunks are shared, and a function may be compiled for a few models only
     assert_close(first_output(torch.compile(model, fullgraph=True), **inputs), expected, atol=2e-5, rtol=1e-4)
 
 
