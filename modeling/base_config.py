@@ -50,6 +50,13 @@ class ZooConfig(PreTrainedConfig, metaclass=_RaisesValueError):
             # transformers uploads what has changed since its own saving began: the code would be left behind.
             self.push_to_hub(repo_id or Path(save_directory).name, **kwargs)
 
+    def validate_layer_type(self) -> None:
+        """As transformers does; but before 5.23 it renames layers of code that is not its own, "conv" among them."""
+        kinds = getattr(self, "layer_types", None)
+        super().validate_layer_type()
+        if kinds is not None and self.layer_types != kinds:
+            self.layer_types = kinds
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "ZooConfig":
         """Build from a `config.json`, also from one of an architecture whose weights can be read.

@@ -4,6 +4,8 @@ One `DynamicCache` or `StaticCache` serves attention layers, which append keys a
 state has a fixed size; `config.layer_types` says which is which.
 """
 
+from typing import Any
+
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache
@@ -35,6 +37,35 @@ class StateCache(DynamicCache):
         """Forget everything."""
         super().reset()
         self.num_seen = 0
+
+
+class LayerOfCache:
+    """A cache of several kinds of layers as the mask functions look at it, where one layer speaks for all.
+
+    They look for a layer of the right kind themselves, but before transformers 5.23 may take one that has a state and
+    no keys.
+    """
+
+    is_sliding, is_linear, is_dummy = [False], [False], [False]
+
+    def __init__(self, cache: Cache, layer_idx: int) -> None:
+        self.cache = cache
+        self.layer_idx = layer_idx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cache, name)
+
+    def get_seq_length(self, _: int = 0) -> int | Tensor:
+        """Tokens that the layer has seen."""
+        return self.cache.get_seq_length(self.layer_idx)
+
+    def get_query_offset(self, _: int = 0) -> int | Tensor:
+        """Where the next token stands."""
+        return self.cache.get_query_offset(self.layer_idx)
+
+    def get_mask_sizes(self, query_length: int, _: int = 0) -> tuple[int, int]:
+        """How many keys the layer will have, and the position of the first."""
+        return self.cache.get_mask_sizes(query_length, self.layer_idx)
 
 
 def new_cache(config: PreTrainedConfig) -> Cache:

@@ -11,7 +11,7 @@ from transformers.masking_utils import (
     create_sliding_window_causal_mask,
 )
 
-from .cache import RECURRENT_LAYERS, StateCache
+from .cache import RECURRENT_LAYERS, LayerOfCache, StateCache
 
 _ATTENTION_MASKS = {
     "full_attention": create_causal_mask,
@@ -90,6 +90,7 @@ def decoder_masks(
     if isinstance(attention_mask, dict):
         return attention_mask
     masks = {}
+    has_states = any(kind in RECURRENT_LAYERS for kind in config.layer_types)
     for kind in set(config.layer_types):
         if kind in RECURRENT_LAYERS:
             masks[kind] = recurrent_mask(x, attention_mask)
@@ -98,11 +99,14 @@ def decoder_masks(
         elif not getattr(config, "is_causal", True):
             masks[kind] = encoder_mask(config, x, attention_mask, position_ids)
         else:
+            cache = past_key_values
+            if cache is not None and has_states:
+                cache = LayerOfCache(cache, config.layer_types.index(kind))
             masks[kind] = _ATTENTION_MASKS[kind](
                 config=config,
                 inputs_embeds=x,
                 attention_mask=attention_mask,
-                past_key_values=past_key_values,
+                past_key_values=cache,
                 position_ids=position_ids,
             )
     return masks
