@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from .run_folder import write_json
+from ..files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,23 +7,17 @@ A run can be killed at any moment, so a checkpoint counts only when it is whole.
 """
 
 import json
-import os
 import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from ..files import write_json
+
 RECORD = "run.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin", "checkpoint-*")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write at once: whoever reads `path`, even after a kill, finds the old content or the new."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def why_broken(checkpoint: Path) -> str | None:
