@@ -7,7 +7,7 @@ Hub all files stand in one folder (`layers/norm.py` becomes `layers_norm.py`).
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ def code_beside(config: "PreTrainedConfig", folder: str) -> Iterator[None]:
         yield
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, source in flattened_code(architecture).items():
+    for name, source in flattened_code(architecture, parts_of(config)).items():
         Path(folder, name).write_text(source, encoding="utf-8")
     write_card(config, architecture, Path(folder, "README.md"))
     config.auto_map = auto_map(architecture)
@@ -72,7 +72,7 @@ def code_beside(config: "PreTrainedConfig", folder: str) -> Iterator[None]:
 def auto_map(architecture: Architecture) -> dict[str, str]:
     """Auto class -> "file.Class", for the config, all heads and what feeds them."""
     entries = {"AutoConfig": f"configuration_{architecture.name}.{architecture.class_prefix}Config"}
-    for task in ("feature-extraction", *architecture.tasks):
+    for task in architecture.all_tasks:
         auto_class, suffix = TASKS[task]
         entries[auto_class] = f"modeling_{architecture.name}.{architecture.class_prefix}{suffix}"
     for auto_class, where in architecture.processors:
@@ -81,13 +81,28 @@ def auto_map(architecture: Architecture) -> dict[str, str]:
     return entries
 
 
-def flattened_code(architecture: Architecture) -> dict[str, str]:
+def parts_of(config: "PreTrainedConfig") -> list[Architecture]:
+    """The zoo's architectures among the parts of a composite config, and the parts of those."""
+    found = {}
+    for name in config.sub_configs:
+        part = getattr(config, name)
+        if part is not None and part.model_type in ARCHITECTURES:
+            found |= {a.name: a for a in (ARCHITECTURES[part.model_type], *parts_of(part))}
+    return sorted(found.values(), key=lambda a: a.name)
+
+
+def flattened_code(architecture: Architecture, parts: Iterable[Architecture] = ()) -> dict[str, str]:
     """File name -> source, of the architecture's model and of everything it imports from this package.
+
+    Args:
+        architecture: what is exported.
+        parts: architectures that this one is made of.
 
     Raises:
         ValueError: a file imports in a way that cannot be flattened; file and line are named.
     """
-    start = [Path(architecture.module(kind).__file__) for kind in ("configuration", "modeling")]
+    kinds = ("configuration", "modeling")
+    start = [Path(a.module(kind).__file__) for a in (architecture, *parts) for kind in kinds]
     start += [Path(sys.modules[c.__module__].__file__) for c in architecture.processor_classes().values()]
     flat, waiting = {}, start
     while waiting:
@@ -95,7 +110,21 @@ def flattened_code(architecture: Architecture) -> dict[str, str]:
         if flat_name(path) not in flat:
             flat[flat_name(path)], imported = _flatten(path)
             waiting.extend(imported)
+    if parts:
+        flat["part_classes.py"] = _part_classes(parts)
     return dict(sorted(flat.items()))
+
+
+def _part_classes(parts: Iterable[Architecture]) -> str:
+    """The exported form of modeling/part_classes.py, which knows the zoo's parts of a checkpoint."""
+    imports, lines = [], []
+    for part in parts:
+        entries = {auto: where.split(".") for auto, where in auto_map(part).items()}
+        imports += [f"from .{file} import {name}\n" for file, name in entries.values()]
+        known = ", ".join(f'"{auto}": {name}' for auto, (_, name) in entries.items())
+        lines.append(f'    "{part.model_type}": {{{known}}},\n')
+    heading = '"""Configs and models that this checkpoint is made of."""\n\n'
+    return heading + "".join(imports) + "\nCLASSES = {\n" + "".join(lines) + "}\n"
 
 
 def flat_name(path: Path) -> str:

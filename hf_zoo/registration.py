@@ -40,7 +40,7 @@ def register_architecture(architecture: Architecture) -> None:
     config_class = architecture.config_class
     _refuse_taken(architecture.model_type, config_class)
     transformers.AutoConfig.register(architecture.model_type, config_class, exist_ok=True)
-    for task in ("feature-extraction", *architecture.tasks):
+    for task in architecture.all_tasks:
         auto_class = getattr(transformers, TASKS[task][0])
         model_class = architecture.model_class(task)
         auto_class.register(config_class, model_class, exist_ok=True)

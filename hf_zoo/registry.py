@@ -37,7 +37,7 @@ class Architecture:
         name: folder in `modeling/`; `model_type` is `zoo_<name>`, classes are `Zoo<Name>...`.
         title: what it is, for tables.
         paper: (short citation, address).
-        tasks: names of `TASKS` beside feature-extraction, the main one first.
+        tasks: names of `TASKS`, the main one first; feature-extraction goes without saying elsewhere.
         lora_targets: linear layers that LoRA-like methods adapt when the user names none; those that a model has.
         lora_parameters: parameters that are no linear layers, and that `lora_config` adapts where a model has them.
         feedforward_targets: linear layers whose input IA3 scales, where it scales the output of the others.
@@ -57,6 +57,11 @@ class Architecture:
     norm_targets: tuple[str, ...] = ("mixer_norm", "mlp_norm", "norm")
     counted_task: str | None = None
     processors: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def all_tasks(self) -> tuple[str, ...]:
+        """Every task that it has a class for."""
+        return tuple(dict.fromkeys(("feature-extraction", *self.tasks)))
 
     @property
     def model_type(self) -> str:
@@ -94,8 +99,8 @@ class Architecture:
             ValueError: the architecture has no head for the task.
         """
         task = self.tasks[0] if task is None else task
-        known = ("feature-extraction", *self.tasks)
-        if task not in known:
+        if task not in self.all_tasks:
+            known = self.all_tasks
             raise unknown_name(f"task of {self.model_type}", task, known, f"It has {', '.join(known)}.")
         return getattr(self.module("modeling"), self.class_prefix + TASKS[task][1])
 
@@ -205,6 +210,13 @@ ARCHITECTURES = {
             DECODER_TASKS,
             lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
             processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
+        ),
+        Architecture(
+            "dpr",
+            "dual encoder for retrieval, over any encoder, and its reader",
+            ("Karpukhin et al. 2020", "https://arxiv.org/abs/2004.04906"),
+            ("feature-extraction", "question-answering"),
+            lora_targets=("q_proj", "v_proj", "query", "value"),
         ),
     )
 }

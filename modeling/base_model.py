@@ -76,6 +76,8 @@ class ZooPreTrainedModel(PreTrainedModel):
         transformers would write the names of the folder that was opened, which a Trainer cannot resume from.
         """
         kwargs.setdefault("save_original_format", False)
+        for name in self.config.sub_configs:  # as transformers notes in them when it reads them
+            getattr(self.config, name).dtype = self.dtype
         super().save_pretrained(*args, **kwargs)
 
     def complete_loss(

@@ -9,9 +9,20 @@ fast at size, `ServerIndex` keeps it in a vector database in place of a folder.
 """
 
 from .bm25 import Bm25
+from .dpr_folders import open_dpr, open_dpr_reader
 from .encoder import TextEncoder
 from .evaluation import evaluate
 from .index import Hit, PassageIndex, build_index
 from .server import ServerIndex
 
-__all__ = ["Bm25", "Hit", "PassageIndex", "ServerIndex", "TextEncoder", "build_index", "evaluate"]
+__all__ = [
+    "Bm25",
+    "Hit",
+    "PassageIndex",
+    "ServerIndex",
+    "TextEncoder",
+    "build_index",
+    "evaluate",
+    "open_dpr",
+    "open_dpr_reader",
+]

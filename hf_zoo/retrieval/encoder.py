@@ -14,27 +14,15 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from hf_zoo.modeling.layers.pooler import POOLINGS as PARTS_OF_HIDDEN_STATES
+from hf_zoo.modeling.layers.pooler import pool
+
 from ..errors import unknown_name
 
 _HASHED = 256  # numbers of each end of a tensor that go into the fingerprint: training changes them all
 
 
-def _first(x: Tensor, mask: Tensor) -> Tensor:
-    return x[torch.arange(len(x), device=x.device), mask.argmax(-1)]
-
-
-def _last(x: Tensor, mask: Tensor) -> Tensor:
-    steps = torch.arange(mask.shape[-1], device=x.device)
-    return x[torch.arange(len(x), device=x.device), (mask * steps).argmax(-1)]
-
-
-def _mean(x: Tensor, mask: Tensor) -> Tensor:
-    weights = mask[..., None].to(x.dtype)
-    return (x * weights).sum(1) / weights.sum(1)
-
-
-_POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": _mean, "cls": _first, "last": _last}
-POOLINGS = ("own", "pooler", *_POOLINGS)
+POOLINGS = ("own", "pooler", *PARTS_OF_HIDDEN_STATES)
 
 
 class TextEncoder:
@@ -138,7 +126,7 @@ class TextEncoder:
             if y is None:
                 raise ValueError(f"{type(self.model).__name__} has no pooler; choose pooling='mean' or 'cls'")
         else:
-            y = _POOLINGS[self.pooling](self._forward(batch).last_hidden_state, batch["attention_mask"])
+            y = pool(self._forward(batch).last_hidden_state, batch["attention_mask"], self.pooling)
         return F.normalize(y.float(), dim=-1) if self.is_normalised else y
 
     def _forward(self, batch: dict[str, Tensor]) -> ModelOutput:

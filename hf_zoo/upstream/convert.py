@@ -117,7 +117,7 @@ def saved_task(architecture: Architecture, source: str) -> str | None:
     saved = (PreTrainedConfig.get_config_dict(source)[0].get("architectures") or [""])[0]
     if saved.endswith("LMHeadModel"):
         return "causal-lm"
-    return next((t for t in ("feature-extraction", *architecture.tasks) if saved.endswith(TASKS[t][1])), None)
+    return next((t for t in architecture.all_tasks if saved.endswith(TASKS[t][1])), None)
 
 
 def open_folder(architecture: Architecture, source: str) -> "PreTrainedModel":

@@ -1,7 +1,29 @@
-"""One vector a row, from the token that stands for all of it."""
+"""One vector a row, from the token that stands for all of it or from all tokens.
+
+Shapes: B batch, T tokens, D hidden size.
+"""
 
 import torch
 from torch import Tensor, nn
+
+POOLINGS = ("cls", "mean", "last")
+
+
+def pool(x: Tensor, attention_mask: Tensor | None, kind: str) -> Tensor:
+    """One vector (B, D) of x (B, T, D).
+
+    Args:
+        attention_mask: (B, T) with 1 on real tokens; None where all are.
+        kind: "cls" for the first real token, "last" for the last, "mean" for all of them.
+    """
+    if attention_mask is None or attention_mask.ndim != 2:
+        return {"cls": x[:, 0], "last": x[:, -1], "mean": x.mean(1)}[kind]
+    if kind == "mean":
+        weights = attention_mask[..., None].to(x.dtype)
+        return (x * weights).sum(1) / weights.sum(1)
+    steps = torch.arange(x.shape[1], device=x.device)
+    place = attention_mask.argmax(-1) if kind == "cls" else (attention_mask * steps).argmax(-1)
+    return x[torch.arange(len(x), device=x.device), place]
 
 
 class FirstTokenPooler(nn.Module):
@@ -13,7 +35,4 @@ class FirstTokenPooler(nn.Module):
 
     def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
         """x (B, T, D), attention_mask (B, T) with 1 on real tokens -> (B, D)."""
-        first = x[:, 0]
-        if attention_mask is not None and attention_mask.ndim == 2:
-            first = x[torch.arange(len(x), device=x.device), attention_mask.argmax(-1)]
-        return torch.tanh(self.dense(first))
+        return torch.tanh(self.dense(pool(x, attention_mask, "cls")))

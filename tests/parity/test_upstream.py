@@ -88,7 +88,7 @@ CASES = [
     pytest.param(architecture, model_type, task, options, id=f"{model_type}-{task}-{i}")
     for architecture, model_type in PAIRS
     for i, options in enumerate(OPTIONS[model_type])
-    for task in ("feature-extraction", *architecture.tasks)
+    for task in architecture.all_tasks
 ]
 
 

@@ -1,0 +1,50 @@
+"""Models inside models: any architecture, the zoo's or transformers', as a part of a composite one.
+
+A composite config holds the whole configs of its parts, and its `sub_configs` names them.
+"""
+
+import inspect
+from typing import Any
+
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from .part_classes import CLASSES
+
+PART = AutoConfig  # what `sub_configs` says of a part that may be of any architecture
+
+
+def part_config(value: dict[str, Any] | PreTrainedConfig, field: str) -> PreTrainedConfig:
+    """The config of a part, from itself or from a dictionary with a `model_type`.
+
+    Args:
+        value: what the user or a `config.json` gave.
+        field: where, for the message.
+
+    Raises:
+        ValueError: there is no model_type, or nobody knows it.
+    """
+    if isinstance(value, PreTrainedConfig):
+        return value
+    model_type = value.get("model_type")
+    if model_type is None:
+        raise ValueError(f"{field} needs a model_type, such as 'zoo_mlm' or 'bert'")
+    own = CLASSES.get(model_type, {}).get("AutoConfig")
+    if own is None and model_type not in CONFIG_MAPPING:
+        raise ValueError(f"{field} has model_type {model_type!r}, which transformers does not know")
+    return (own or CONFIG_MAPPING[model_type]).from_dict(value)
+
+
+def part_model(config: PreTrainedConfig, auto_class: str = "AutoModel", **options: Any) -> PreTrainedModel:
+    """A fresh model of a part's config.
+
+    Args:
+        config: of the part.
+        auto_class: which head, in transformers' words ("AutoModel", "AutoModelForCausalLM").
+        options: for the model's constructor, where it takes them (`add_pooling_layer=False`).
+    """
+    model_class = CLASSES.get(config.model_type, {}).get(auto_class)
+    if model_class is None:
+        model_class = getattr(transformers, auto_class)._model_mapping[type(config)]  # from_config takes no options
+    taken = inspect.signature(model_class.__init__).parameters
+    return model_class._from_config(config, **{name: value for name, value in options.items() if name in taken})
