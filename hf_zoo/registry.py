@@ -27,6 +27,7 @@ ENCODER_TASKS = (
     *("masked-lm", "pre-training", "next-sentence-prediction", "sequence-classification"),
     *("token-classification", "question-answering", "multiple-choice"),
 )
+LONG_ENCODER_TASKS = tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction"))
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ class Architecture:
     def config_class(self) -> type:
         """The configuration class. Imports torch."""
         return getattr(self.module("configuration"), f"{self.class_prefix}Config")
+
+    def task_of(self, model_class: type) -> str | None:
+        """The task that a class is the head for; None for one that is no head of this architecture."""
+        name = model_class.__name__
+        return next((t for t, (_, suffix) in TASKS.items() if name == self.class_prefix + suffix), None)
 
     def model_class(self, task: str | None = None) -> type:
         """The class for a task, by default the main one. Imports the model.
@@ -174,6 +180,13 @@ ARCHITECTURES = {
             "masked language model: BERT, BioBERT",
             ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),
             ENCODER_TASKS,
+            counted_task="feature-extraction",
+        ),
+        Architecture(
+            "longformer",
+            "encoder for long texts: a window and global tokens",
+            ("Beltagy et al. 2020", "https://arxiv.org/abs/2004.05150"),
+            LONG_ENCODER_TASKS,
             counted_task="feature-extraction",
         ),
         Architecture(
