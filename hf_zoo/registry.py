@@ -27,7 +27,6 @@ ENCODER_TASKS = (
     *("masked-lm", "pre-training", "next-sentence-prediction", "sequence-classification"),
     *("token-classification", "question-answering", "multiple-choice"),
 )
-LONG_ENCODER_TASKS = tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction"))
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,14 @@ ARCHITECTURES = {
             "longformer",
             "encoder for long texts: a window and global tokens",
             ("Beltagy et al. 2020", "https://arxiv.org/abs/2004.05150"),
-            LONG_ENCODER_TASKS,
+            tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction")),
+            counted_task="feature-extraction",
+        ),
+        Architecture(
+            "bigbird",
+            "encoder for long texts: global, neighbouring and random blocks",
+            ("Zaheer et al. 2020", "https://arxiv.org/abs/2007.14062"),
+            tuple(t for t in ENCODER_TASKS if t != "next-sentence-prediction"),
             counted_task="feature-extraction",
         ),
         Architecture(

@@ -108,6 +108,15 @@ CASES = {
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
         },
     ),
+    "zoo_bigbird": Case(
+        ARCHITECTURES["zoo_bigbird"],
+        overrides={"block_size": 1, "num_random_blocks": 1},  # 12 tokens are 12 blocks: more than a block sees
+        is_causal=False,
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+        },
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

@@ -4,6 +4,13 @@ import torch
 from torch import Tensor, nn
 
 
+def first_real(x: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """x (B, T, D), attention_mask (B, T) with 1 on real tokens -> (B, D), the first of them."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return x[:, 0]
+    return x[torch.arange(len(x), device=x.device), attention_mask.argmax(-1)]
+
+
 class FirstTokenPooler(nn.Module):
     """tanh(W h) of the first real token, which is [CLS] (Devlin et al. 2018, https://arxiv.org/abs/1810.04805)."""
 
@@ -13,7 +20,4 @@ class FirstTokenPooler(nn.Module):
 
     def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
         """x (B, T, D), attention_mask (B, T) with 1 on real tokens -> (B, D)."""
-        first = x[:, 0]
-        if attention_mask is not None and attention_mask.ndim == 2:
-            first = x[torch.arange(len(x), device=x.device), attention_mask.argmax(-1)]
-        return torch.tanh(self.dense(first))
+        return torch.tanh(self.dense(first_real(x, attention_mask)))

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import exact_attention
+
 _MOST_QUERIES, _LEAST_QUERIES = 128, 16  # in a block
 
 
@@ -122,12 +124,6 @@ def _spans(x: Tensor, block: int, one_side: int, fill: int = 0) -> Tensor:
     return x.unfold(1, block + 2 * one_side, block)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    if not q.numel():  # torch's kernels refuse an empty batch
-        return q
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout)
-
-
 def window_attention(
     q: Tensor, k: Tensor, v: Tensor, one_side: int, dilation: int, text: WindowedText, dropout: float = 0.0
 ) -> Tensor:
@@ -151,7 +147,7 @@ def window_attention(
         keys, values = torch.cat((k.expand(shape), keys), dim=-2), torch.cat((v.expand(shape), values), dim=-2)
     q = _blocks(_fold(q, dilation), block).transpose(2, 3)  # (B d, n, H, C, K)
     mask = text.mask(one_side, dilation, block, q.dtype)
-    y = _attend(q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask, dropout)
+    y = exact_attention(q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask, dropout)
     y = y.unflatten(0, (-1, keys.shape[1])).transpose(2, 3).flatten(1, 2)  # (B d, n C, H, K)
     return _unfold(y[:, : -(-num_tokens // dilation)], dilation, num_tokens)
 
@@ -169,7 +165,7 @@ def global_attention(q: Tensor, k: Tensor, v: Tensor, text: WindowedText, dropou
     if not text.is_one_document:
         of_q = text.documents.gather(1, text.index)
         mask = (of_q[:, :, None] == text.documents[:, None])[:, None]  # (B, 1, G, T)
-    return _attend(*(z.transpose(1, 2) for z in (q, k, v)), mask, dropout).transpose(1, 2)
+    return exact_attention(*(z.transpose(1, 2) for z in (q, k, v)), mask, dropout).transpose(1, 2)
 
 
 class WindowGlobalAttention(nn.Module):

@@ -41,6 +41,10 @@ OPTIONS = {
         {**SIZES, **LONG, "attention_window": [4, 8, 16], "type_vocab_size": 1},
         {**SIZES, **LONG, "pad_token_id": 0, "attention_window": 64, "num_attention_heads": 3},
     ],
+    "big_bird": [
+        {**SIZES, "sep_token_id": SEP, "max_position_embeddings": 64, "attention_type": "original_full"},
+        {**SIZES, "sep_token_id": SEP, "max_position_embeddings": 64, "block_size": 4, "num_random_blocks": 1},
+    ],
     "albert": [
         {**SIZES, "embedding_size": 24, "num_hidden_layers": 4},
         {**SIZES, "embedding_size": 48, "num_hidden_layers": 4, "num_hidden_groups": 2, "hidden_act": "gelu"},
@@ -151,7 +155,10 @@ def test_same_logits_both_ways(architecture, model_type, task, options, tmp_path
     assert type(again) is type(upstream)
     before, after = upstream.state_dict(), again.state_dict()
     assert before.keys() == after.keys()
-    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    has_pooler = getattr(getattr(model, "model", model), "pooler", None) is not None
+    unused = () if has_pooler else read_table(architecture)[model_type].unused
+    assert [name for name in changed if not any(part in name for part in unused)] == []
     assert_close(run(again, task), run(upstream, task), atol=0, rtol=0)
 
 
