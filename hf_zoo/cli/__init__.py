@@ -5,6 +5,7 @@ import typer
 from .claims_command import claims_command
 from .convert_command import convert_command
 from .export_command import export_command
+from .extend_command import extend_command
 from .list_command import list_command
 from .new_command import new_command
 from .run_command import RUN_SETTINGS, run_command
@@ -25,6 +26,7 @@ app.command("run", context_settings=RUN_SETTINGS)(run_command)
 app.command("tokenizer")(tokenizer_command)
 app.command("export")(export_command)
 app.command("convert")(convert_command)
+app.command("extend")(extend_command)
 app.command("claims")(claims_command)
 app.command("new")(new_command)
 

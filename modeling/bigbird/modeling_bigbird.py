@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 
@@ -24,7 +23,7 @@ from ..classifiers import (
 from ..heads import MaskedLMHead, PreTrainingHead
 from ..layers.attention import Attention
 from ..layers.documents import Documents
-from ..layers.mlp import MLP
+from ..layers.mlp import MLP, activation
 from ..layers.pooler import first_real
 from ..layers.random_block_attention import BlockedText, RandomBlockAttention
 from ..masks import document_numbers, encoder_mask
@@ -114,7 +113,7 @@ class ZooBigbirdForSequenceClassification(SequenceClassificationHead, ZooBigbird
     def __init__(self, config: ZooBigbirdConfig) -> None:
         super().__init__(config)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = activation(config.hidden_act)
         self.post_init()
 
     def summary(self, outputs: ModelOutput, attention_mask: Tensor | None) -> Tensor:

@@ -32,6 +32,13 @@ def exact_attention(
     """torch's attention, for the pieces that a pattern is cut into: q (B, H, T, K), k and v (B, H, S, K) -> as q."""
     if not q.numel():  # torch's kernels refuse an empty batch
         return q
+    if dropout and not is_causal and q.device.type == "cpu":  # no fused kernel there, and torch's other one is slow
+        scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
+        scores = (q * scaling) @ k.mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+        return F.dropout(weights, dropout) @ v
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scaling)
 
 

@@ -152,20 +152,43 @@ def window_attention(
     return _unfold(y[:, : -(-num_tokens // dilation)], dilation, num_tokens)
 
 
-def global_attention(q: Tensor, k: Tensor, v: Tensor, text: WindowedText, dropout: float = 0.0) -> Tensor:
-    """The global tokens to all tokens of their documents -> (B, G, H, K).
+def seen_by_global(text: WindowedText) -> Tensor | None:
+    """(B, 1, G, T), true on the tokens of a global token's document; None where all are of one."""
+    if text.is_one_document:
+        return None
+    of_global = text.documents.gather(1, text.index)
+    return (of_global[:, :, None] == text.documents[:, None])[:, None]
+
+
+def absorbed_attention(
+    q: Tensor, x: Tensor, k_proj: nn.Linear, v_proj: nn.Linear, mask: Tensor | None, dropout: float = 0.0
+) -> Tensor:
+    """A few queries to all tokens, whose keys and values are never made -> (B, H, G, K).
+
+    q (W x + b) = (q W) x + q b, and the mean of W x + b is W of that of x, plus b: per head D T multiplications
+    for a query instead of D K T for all of them.
 
     Args:
-        q: (B, G, H, K).
-        k, v: (B, T, H, K).
-        text: the batch's documents and global tokens.
+        q: (B, H, G, K).
+        x: (B, T, D).
+        k_proj, v_proj: what would make keys and values.
+        mask: (B, 1, G, T), true on tokens that are seen.
         dropout: on the weights.
     """
-    mask = None
-    if not text.is_one_document:
-        of_q = text.documents.gather(1, text.index)
-        mask = (of_q[:, :, None] == text.documents[:, None])[:, None]  # (B, 1, G, T)
-    return exact_attention(*(z.transpose(1, 2) for z in (q, k, v)), mask, dropout).transpose(1, 2)
+    num_heads, num_global, head_dim = q.shape[1:]
+    q = q * head_dim**-0.5
+    of_keys = (q @ k_proj.weight.unflatten(0, (num_heads, head_dim))).flatten(1, 2)  # (B, H G, D)
+    scores = (of_keys @ x.mT).unflatten(1, (num_heads, num_global))
+    scores = scores + (
+        q @ k_proj.bias.view(num_heads, head_dim, 1)
+    )  # changes nothing, but keeps the bias in the graph
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+    kept = F.dropout(weights, dropout)
+    mean = (kept.flatten(1, 2) @ x).unflatten(1, (num_heads, num_global))  # (B, H, G, D)
+    y = mean @ v_proj.weight.unflatten(0, (num_heads, head_dim)).mT
+    return y + kept.sum(-1, keepdim=True) * v_proj.bias.view(num_heads, 1, head_dim)
 
 
 class WindowGlobalAttention(nn.Module):
@@ -209,12 +232,22 @@ class WindowGlobalAttention(nn.Module):
             y = torch.cat(parts, dim=2)[:, :, order]
         if text.index is not None:
             row = torch.arange(len(x), device=x.device)[:, None]
-            q = self._split_heads(self.q_global_proj(x[row, text.index]))
-            k, v = self._split_heads(self.k_global_proj(x)), self._split_heads(self.v_global_proj(x))
-            of_global = global_attention(q, k, v, text, dropout)
+            of_global = self._of_global(x, x[row, text.index], text, dropout)
             where = row.expand_as(text.index)[text.is_filled], text.index[text.is_filled]
             y = y.index_put(where, of_global[text.is_filled])
         return self.o_proj(y.flatten(2)), None
+
+    def _of_global(self, x: Tensor, x_global: Tensor, text: WindowedText, dropout: float) -> Tensor:
+        """What global tokens x_global (B, G, D) see of x (B, T, D) -> (B, G, H, K)."""
+        q = self._split_heads(self.q_global_proj(x_global)).transpose(1, 2)
+        mask, projections = seen_by_global(text), (self.k_global_proj, self.v_global_proj)
+        are_few = self.num_heads * q.shape[2] < x.shape[-1]
+        if are_few and all(
+            type(p) is nn.Linear for p in projections
+        ):  # an adapter's or a quantised one is run as it is
+            return absorbed_attention(q, x, *projections, mask, dropout).transpose(1, 2)
+        k, v = (self._split_heads(p(x)).transpose(1, 2) for p in projections)
+        return exact_attention(q, k, v, mask, dropout).transpose(1, 2)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (B, T, D) -> (B, T, H, K)
