@@ -1,7 +1,8 @@
 """Longformer uses evidence 4,000 tokens away, where a BERT cut to 512 tokens is at chance.
 
-Beltagy et al. 2020, sections 1 and 6: long documents need no truncation, and global tokens carry what was found. A
-sign at the start and a question at the end of 4,096 tokens together decide the label; either alone says nothing.
+Beltagy et al. 2020, sections 1 and 6: long documents need no truncation, and global tokens carry what was found. Two
+signs stand at the start of 4,096 tokens and a question at their end asks for one: that one is the label. Without the
+question, the better of two guesses is right half of the time.
 """
 
 import torch
@@ -9,25 +10,27 @@ import torch
 import hf_zoo
 from hf_zoo.claims import Claim, Examples, train
 
-LENGTH, SHORT = 4096, 512
-KINDS, MANY, FILLER = 4, 32, 64  # signs and questions; how often each stands there; words that mean nothing
+LENGTH, SHORT, PART = 4096, 512, 128  # tokens of a text, of what the rival sees, of the parts that say something
+KINDS, MANY, FILLER = 4, 40, 16  # signs of a kind; how often each stands there; words that mean nothing
 CLS, FIRST = 5, 8
 SIZES = {
-    **{"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
-    **{"vocab_size": FIRST + 2 * KINDS + FILLER, "hidden_dropout": 0.0, "attention_dropout": 0.0},
-    **{"block_layout": "pre", "num_labels": KINDS},
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+    **{"vocab_size": FIRST + 2 * KINDS + 2 + FILLER, "hidden_dropout": 0.0, "attention_dropout": 0.0},
+    **{"block_layout": "pre", "num_labels": 2 * KINDS},
 }
-LEARNING = {"learning_rate": 3e-3, "batch_size": 8}
+LEARNING = {"learning_rate": 3e-3, "batch_size": 4}
 
 
 def example(generator):
-    """A text with a sign in its first 64 tokens and a question in its last 64; the label is their sum."""
-    sign, question = torch.randint(KINDS, (2,), generator=generator).tolist()
-    text = torch.randint(FIRST + 2 * KINDS, SIZES["vocab_size"], (LENGTH,), generator=generator)
-    text[1 + torch.randperm(63, generator=generator)[:MANY]] = FIRST + sign
-    text[LENGTH - 64 + torch.randperm(64, generator=generator)[:MANY]] = FIRST + KINDS + question
+    """Two signs, a long text that means nothing, and at its end which of the two is asked for."""
+    signs = torch.randint(KINDS, (2,), generator=generator) + torch.tensor([0, KINDS])
+    asked = int(torch.randint(2, (), generator=generator))
+    text = torch.randint(FIRST + 2 * KINDS + 2, SIZES["vocab_size"], (LENGTH,), generator=generator)
+    places = 1 + torch.randperm(PART - 1, generator=generator)[: 2 * MANY]
+    text[places] = FIRST + signs.repeat(MANY)
+    text[LENGTH - PART + torch.randperm(PART, generator=generator)[:MANY]] = FIRST + 2 * KINDS + asked
     text[0] = CLS
-    return {"input_ids": text, "labels": torch.tensor((sign + question) % KINDS)}
+    return {"input_ids": text, "labels": signs[asked]}
 
 
 def cut(generator):
@@ -56,8 +59,8 @@ def run(claim, name, preset, steps, seed=0, **options):
     claim.draw("loss", "BERT, 512 tokens", range(10, steps + 1, 10), losses)
     far, near = accuracy(model, example), accuracy(rival, cut)
     claim.compare(
-        f"{name} labels by evidence 4,000 tokens apart, of which a BERT of 512 tokens sees half and is at chance",
-        far > 0.9 and near < 1.5 / KINDS,
+        f"{name} answers from evidence 4,000 tokens apart, where a BERT of 512 can only guess which is asked for",
+        far > 0.9 and near < 0.6,
         **{name.lower(): far, "bert_512": near},
     )
     claim.finish()
