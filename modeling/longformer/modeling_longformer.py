@@ -116,7 +116,7 @@ class ZooLongformerModel(BertTrunk, ZooLongformerPreTrainedModel):
                 sep = self.config.sep_token_id
                 is_global = is_global | conventional_globals(global_convention, positions, input_ids, sep)
         is_global = is_global.bool()
-        if attention_mask is not None:
+        if attention_mask is not None:  # nobody would see them, but each takes a place
             is_global = is_global & attention_mask.bool()
         return WindowedText(x.shape[:2], x.device, documents, is_global)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from hf_zoo.modeling.layers.window_global_attention import WindowedText, WindowGlobalAttention
+from hf_zoo.modeling.layers.attention import exact_attention
+from hf_zoo.modeling.layers.window_global_attention import WindowedText, WindowGlobalAttention, absorbed_attention
 
 HEADS, HIDDEN = 3, 12
 
@@ -140,3 +141,15 @@ def test_dropout_acts_in_training_alone():
     text = WindowedText((1, 20), x.device)
     assert (layer.train()(x, text)[0] - layer(x, text)[0]).abs().max() > 1e-3
     assert torch.equal(layer.eval()(x, text)[0], layer(x, text)[0])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_absorbed_projections_equal_keys_and_values(dropout):
+    layer, x = make(6), randn(2, 20)
+    q = torch.randn(2, HEADS, 2, 4, dtype=torch.float64)
+    mask = torch.rand(2, 1, 2, 20) < 0.7
+    k, v = (p(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for p in (layer.k_global_proj, layer.v_global_proj))
+    torch.manual_seed(5)
+    expected = exact_attention(q, k, v, mask, dropout)
+    torch.manual_seed(5)
+    assert_close(absorbed_attention(q, x, layer.k_global_proj, layer.v_global_proj, mask, dropout), expected)
