@@ -16,6 +16,7 @@ if not os.path.isdir(os.path.join(__path__[0], "modeling")) and os.path.isdir(os
     __path__.append(_root)
 
 from .export import export_standalone  # noqa: E402
+from .extend import extend_positions  # noqa: E402
 from .hybrid import as_hybrid  # noqa: E402
 from .lora import lora_config  # noqa: E402
 from .low_rank import compress, expand  # noqa: E402
@@ -31,6 +32,7 @@ __all__ = [
     "create_processor",
     "expand",
     "export_standalone",
+    "extend_positions",
     "list_architectures",
     "list_models",
     "lora_config",

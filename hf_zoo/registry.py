@@ -92,6 +92,11 @@ class Architecture:
         """The configuration class. Imports torch."""
         return getattr(self.module("configuration"), f"{self.class_prefix}Config")
 
+    def task_of(self, model_class: type) -> str | None:
+        """The task that a class is the head for; None for one that is no head of this architecture."""
+        name = model_class.__name__
+        return next((t for t, (_, suffix) in TASKS.items() if name == self.class_prefix + suffix), None)
+
     def model_class(self, task: str | None = None) -> type:
         """The class for a task, by default the main one. Imports the model.
 
@@ -179,6 +184,20 @@ ARCHITECTURES = {
             "masked language model: BERT, BioBERT",
             ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),
             ENCODER_TASKS,
+            counted_task="feature-extraction",
+        ),
+        Architecture(
+            "longformer",
+            "encoder for long texts: a window and global tokens",
+            ("Beltagy et al. 2020", "https://arxiv.org/abs/2004.05150"),
+            tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction")),
+            counted_task="feature-extraction",
+        ),
+        Architecture(
+            "bigbird",
+            "encoder for long texts: global, neighbouring and random blocks",
+            ("Zaheer et al. 2020", "https://arxiv.org/abs/2007.14062"),
+            tuple(t for t in ENCODER_TASKS if t != "next-sentence-prediction"),
             counted_task="feature-extraction",
         ),
         Architecture(

@@ -255,7 +255,36 @@ def attention_patterns(described: Described, num_tokens: int) -> dict[str, "Tens
         options = described.config.options
         alone = {kind: {"layer_types": None, "mlp_types": ["mlp"], "options": {}} for kind in kinds}
         by_kind = {k: by_kind[k] | alone[k] | {"options": {k: options[k]} if k in options else {}} for k in kinds}
+    elif field not in known:
+        by_kind = _kinds_by_attention(described.config, values.get("num_attention_heads", 1))
     return {kind: _seen(described.architecture, values | one, num_tokens) for kind, one in by_kind.items()}
+
+
+def _kinds_by_attention(config: "PreTrainedConfig", num_heads: int) -> dict[str, dict[str, Any]]:
+    """Kinds of layers where options of attention differ from layer to layer: "layers 0-1, 5" -> what one of them has.
+
+    An option that differs from head to head is given to `num_heads` of them in turn.
+    """
+    num_layers = config.num_hidden_layers
+    listed = {name: value for name, value in config.to_dict().items() if name.startswith("attention_")}
+    listed = {name: value for name, value in listed.items() if isinstance(value, list) and len(value) == num_layers}
+    if not listed:
+        return {"full_attention": {}}
+    layers_by_option: dict[str, list[int]] = {}
+    for i in range(num_layers):
+        layers_by_option.setdefault(repr([value[i] for value in listed.values()]), []).append(i)
+    kinds = {}
+    for layers in layers_by_option.values():
+        one = {name: value[layers[0]] for name, value in listed.items()}
+        one = {n: [v[i % len(v)] for i in range(num_heads)] if isinstance(v, list) else v for n, v in one.items()}
+        kinds[_ranges(layers)] = {name: [value] for name, value in one.items()}
+    return kinds
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "layers 0-2, 5"."""
+    groups = [[n for _, n in group] for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
+    return "layers " + ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
 def _seen(architecture: Architecture, config: dict[str, Any], num_tokens: int) -> "Tensor":

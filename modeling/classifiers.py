@@ -151,7 +151,8 @@ class QuestionAnsweringHead(Head):
             kwargs: see the trunk for the rest.
         """
         outputs = self.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
-        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        scores = self.span_scores(outputs.last_hidden_state, input_ids, attention_mask)
+        start_logits, end_logits = scores.unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
@@ -163,6 +164,10 @@ class QuestionAnsweringHead(Head):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def span_scores(self, x: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        """Scores (B, T, 2) of each token as start and end, from the last hidden state (B, T, D)."""
+        return self.qa_outputs(x)
 
 
 class MultipleChoiceHead(ClassifierHead):

@@ -5,6 +5,8 @@ A Block is called as `block(x, mask, **attention arguments)`.
 Shapes: B batch, T tokens, D hidden size.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -38,6 +40,25 @@ class EncoderTrunk:
         """x (B, T, D) with whatever the architecture adds to embeddings; position_ids and token_type_ids (B, T)."""
         return x
 
+    def make_mask(
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        input_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """What the blocks' attention wants to know of padding and packing; by default the set backend's mask.
+
+        Args:
+            x: embedded tokens (B, T, D).
+            attention_mask: (B, T) with 1 on real tokens; None where all are.
+            position_ids: (B, T) as the caller gave them: where they restart at 0, a packed document starts.
+            input_ids: (B, T), if the caller gave them.
+            kwargs: what else the caller gave.
+        """
+        return encoder_mask(self.config, x, attention_mask, position_ids)
+
     @capture_outputs
     def forward(
         self,
@@ -59,7 +80,7 @@ class EncoderTrunk:
         """
         x = embed_tokens(self.embed_tokens, input_ids, inputs_embeds)
         attention_mask = drop_useless_mask(attention_mask)
-        mask = encoder_mask(self.config, x, attention_mask, position_ids)
+        mask = self.make_mask(x, attention_mask, position_ids, input_ids, **kwargs)
         if position_ids is None:
             position_ids = token_positions(x, attention_mask, 0)
         x = self.place(x, position_ids, token_type_ids)

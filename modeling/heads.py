@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, NextSentencePredictorOutput
 from transformers.processing_utils import Unpack
@@ -22,6 +21,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .base_model import embedding_size
+from .layers.mlp import activation
 from .losses import l2_wrap, z_loss
 from .outputs import PreTrainingOutput, RoutedCausalLMOutput
 
@@ -156,7 +156,7 @@ class MaskedTransform(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, embedding_size(config))
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = activation(config.hidden_act)
         self.norm = nn.LayerNorm(embedding_size(config), eps=config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:

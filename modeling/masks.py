@@ -138,11 +138,8 @@ def local_mask(
             real = F.pad(attention_mask, (0, num_keys + offset - attention_mask.shape[1]))[:, offset:]
             return mask & real.bool()[:, None, None]
     if attention_mask is not None:
-        return attention_mask[:, -num_keys:].long()
-    packed = packed_positions(position_ids, attention_mask, has_past=past_key_values is not None)
-    if packed is None or not (torch.compiler.is_compiling() or bool((packed[:, 1:] == 0).any())):
-        return None
-    return (packed == 0).cumsum(-1)
+        attention_mask = attention_mask[:, -num_keys:]
+    return document_numbers(attention_mask, position_ids, has_past=past_key_values is not None)
 
 
 def recurrent_mask(x: Tensor, attention_mask: Tensor | dict[str, Tensor] | None) -> Tensor | None:
@@ -158,6 +155,24 @@ def packed_positions(position_ids: Tensor | None, attention_mask: Tensor | None,
     As for attention masks in transformers, rows are packed only without padding and without a past.
     """
     return None if attention_mask is not None or has_past else position_ids
+
+
+def document_numbers(
+    attention_mask: Tensor | None, position_ids: Tensor | None, has_past: bool = False
+) -> Tensor | None:
+    """Which document each token is of (B or 1, T), with padding as one of its own; None where all are of one.
+
+    Args:
+        attention_mask: (B, T) with 1 on real tokens.
+        position_ids: (B, T) as the caller gave them: where they restart at 0, a packed document starts.
+        has_past: whether a cache holds tokens before these.
+    """
+    if attention_mask is not None:
+        return attention_mask.long()
+    packed = packed_positions(position_ids, attention_mask, has_past)
+    if packed is None or not (torch.compiler.is_compiling() or bool((packed[:, 1:] == 0).any())):
+        return None
+    return (packed == 0).cumsum(-1)
 
 
 def encoder_mask(

@@ -110,6 +110,28 @@ CASES = {
         },
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
+    "zoo_longformer": Case(
+        ARCHITECTURES["zoo_longformer"],
+        overrides={"attention_window": 4, "attention_dilation": [[1, 2, 1, 2], 1], "global_positions": [0, 3]},
+        is_causal=False,
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "k_global_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "layers.1.self_attn.q_proj": "a pooler reads the first token of the last layer, which is global",
+            "layers.1.self_attn.k_proj": "a pooler reads the first token of the last layer, which is global",
+            "layers.1.self_attn.v_proj": "a pooler reads the first token of the last layer, which is global",
+            "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+        },
+    ),
+    "zoo_bigbird": Case(
+        ARCHITECTURES["zoo_bigbird"],
+        overrides={"block_size": 1, "num_random_blocks": 1},  # 12 tokens are 12 blocks: more than a block sees
+        is_causal=False,
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+        },
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

@@ -76,13 +76,18 @@ def main():
     for form, name in ((1, "literal"), (2, "paraphrased")):
         asked = [every[i][form] for i in unseen]
         found = {
-            "dpr": search_exactly(dense.questions(asked), [(0, vectors)], torch.empty(0, dtype=torch.long).numpy(), 20)[1],
+            "dpr": search_exactly(
+                dense.questions(asked), [(0, vectors)], torch.empty(0, dtype=torch.long).numpy(), 20
+            )[1],
             "bm25": lexical.search(asked, 20)[1],
         }
         recall[name] = {who: evaluate(rows, list(unseen))["recall@5"] for who, rows in found.items()}
         print(name, {who: evaluate(rows, list(unseen)) for who, rows in found.items()})
     for name, statement in (
-        ("paraphrased", "without the names of what is asked for, the dual encoder finds more than BM25 among the first 5"),
+        (
+            "paraphrased",
+            "without the names of what is asked for, the dual encoder finds more than BM25 among the first 5",
+        ),
         ("literal", "and with them no less"),
     ):
         measured = recall[name]

@@ -5,6 +5,7 @@ import typer
 from .claims_command import claims_command
 from .convert_command import convert_command
 from .export_command import export_command
+from .extend_command import extend_command
 from .index_commands import index_app
 from .list_command import list_command
 from .new_command import new_command
@@ -27,6 +28,7 @@ app.command("tokenizer")(tokenizer_command)
 app.command("export")(export_command)
 app.command("convert")(convert_command)
 app.add_typer(index_app, name="index")
+app.command("extend")(extend_command)
 app.command("claims")(claims_command)
 app.command("new")(new_command)
 

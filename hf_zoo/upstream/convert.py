@@ -32,12 +32,12 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     upstream = _first_that_fits(architecture, model) if model_type is None else model_type
     table = find_upstream(architecture, upstream)
     config = table.write_config(model.config)
-    task = next(t for t, (_, suffix) in TASKS.items() if type(model).__name__ == architecture.class_prefix + suffix)
+    task = architecture.task_of(type(model))
     with torch.device("meta"):
         twin = getattr(transformers, TASKS[task][0]).from_config(config)
     conversions = getattr(model, "_weight_conversions", None)
     classifier = "classifier" if hasattr(twin, "classifier") else "score"
-    model._weight_conversions = [*prefixes(twin.base_model_prefix, classifier), *table.weights_of(model.config)]
+    model._weight_conversions = [*prefixes(twin.base_model_prefix, classifier), *table.weights_of(model.config, task)]
     try:
         weights = revert_weight_conversion(model, model.state_dict())
     finally:
@@ -49,7 +49,12 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     twin.load_state_dict({n: t.clone() for n, t in weights.items() if n in expected}, strict=False, assign=True)
     twin.tie_weights()
     lost = [n for n, p in twin.named_parameters() if p.is_meta]
-    if lost:
+    unused = {n for n in lost if any(part in n for part in table.unused)}
+    for name in unused:
+        module, _, own = name.rpartition(".")
+        empty = torch.zeros(twin.get_parameter(name).shape)
+        setattr(twin.get_submodule(module), own, torch.nn.Parameter(empty))
+    if lost := [n for n in lost if n not in unused]:
         raise ValueError(f"{type(model).__name__} has no weight for {lost[0]!r} of {type(twin).__name__}")
     # Buffers that no checkpoint holds are still without data; a second load from disk fills them.
     return _filled(twin)

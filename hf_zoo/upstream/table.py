@@ -30,6 +30,8 @@ class Upstream:
         required: upstream field -> the one value that can be read.
         written: upstream field -> function of the zoo config, where a copy will not do on the way back.
         sized_weights: further renamings, which depend on the sizes in the zoo config.
+        task_weights: task -> renamings of that head alone, which come before all others.
+        unused: parts of names of weights that some of upstream's heads have and never use: not read, written as zeros.
         is_remote: whether its code is on the Hub rather than in transformers; it can be opened and not written.
     """
 
@@ -41,11 +43,14 @@ class Upstream:
     required: dict[str, Any] = field(default_factory=dict)
     written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     sized_weights: Callable[[Any], list["WeightTransform"]] | None = None
+    task_weights: dict[str, Callable[[], list["WeightTransform"]]] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
     is_remote: bool = False
 
-    def weights_of(self, config: "PreTrainedConfig") -> list["WeightTransform"]:
-        """All renamings and conversions for a zoo config."""
-        return [*self.weights(), *(self.sized_weights(config) if self.sized_weights else [])]
+    def weights_of(self, config: "PreTrainedConfig", task: str) -> list["WeightTransform"]:
+        """All renamings and conversions for a zoo config and the head of a task."""
+        of_task = self.task_weights[task]() if task in self.task_weights else []
+        return [*of_task, *self.weights(), *(self.sized_weights(config) if self.sized_weights else [])]
 
     @property
     def config_class(self) -> type["PreTrainedConfig"]:

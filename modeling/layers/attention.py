@@ -20,6 +20,28 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .positions import rotate
 
 
+def exact_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """torch's attention, for the pieces that a pattern is cut into: q (B, H, T, K), k and v (B, H, S, K) -> as q."""
+    if not q.numel():  # torch's kernels refuse an empty batch
+        return q
+    if dropout and not is_causal and q.device.type == "cpu":  # no fused kernel there, and torch's other one is slow
+        scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
+        scores = (q * scaling) @ k.mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+        return F.dropout(weights, dropout) @ v
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scaling)
+
+
 class DispatchedAttention(nn.Module):
     """What every softmax attention needs in order to run on whatever backend is set.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attention import Attention
+from .attention import Attention, exact_attention
 
 
 class LocalAttention(Attention):
@@ -36,7 +36,7 @@ class LocalAttention(Attention):
         options = {"scaling": self.scaling, "dropout": self.dropout if self.training else 0.0}
         if mask is not None and mask.ndim == 4:
             k, v = _repeat_heads(k, v, q.shape[1])
-            return _attend(q, k, v, mask, **options).transpose(1, 2), None
+            return exact_attention(q, k, v, mask, **options).transpose(1, 2), None
         return local_attention(q, k, v, self.window, mask, is_causal=self.is_causal, **options), None
 
 
@@ -74,33 +74,19 @@ def local_attention(
     return _attend_in_blocks(q, k, v, window, documents, is_causal, **options)
 
 
-def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scaling: float | None,
-    dropout: float,
-    is_causal: bool = False,
-) -> Tensor:
-    if not q.numel():  # torch's kernels refuse an empty batch
-        return q
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scaling)
-
-
 def _attend_whole(
     q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None, is_causal: bool, **options: Any
 ) -> Tensor:
     """No more queries than the window is wide, at once -> (B, H, T, K)."""
     num_queries, num_keys = q.shape[2], k.shape[2]
     if documents is None and (num_queries == 1 or not is_causal):  # every key lies within the window
-        return _attend(q, k, v, None, **options)
+        return exact_attention(q, k, v, None, **options)
     if documents is None and num_queries == num_keys:
-        return _attend(q, k, v, None, is_causal=True, **options)
+        return exact_attention(q, k, v, None, is_causal=True, **options)
     mask = _band(num_queries, num_keys, num_keys - num_queries, window, is_causal, q.device)
     if documents is not None:
         mask = (mask & (documents[:, -num_queries:, None] == documents[:, None]))[:, None]
-    return _attend(q, k, v, mask, **options)
+    return exact_attention(q, k, v, mask, **options)
 
 
 def _attend_in_equal_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, **options: Any) -> Tensor:
@@ -112,7 +98,7 @@ def _attend_in_equal_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, **opti
     q = _blocks(q[:, :, window:], num_blocks, window)
     k, v = (_neighbours(_blocks(x[:, :, past:], num_blocks + 1, window), 2) for x in (k, v))
     mask = _band(window, 2 * window, window, window, True, q.device)
-    y = _join(_attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask, **options), num_blocks)
+    y = _join(exact_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask, **options), num_blocks)
     return torch.cat((first.transpose(1, 2), y[:, :num_rest]), dim=1)
 
 
@@ -132,7 +118,7 @@ def _attend_in_blocks(
     asking = documents[:, 1 : num_blocks + 1].flatten(0, 1)  # (B n, 1, w, 1)
     asked = _neighbours(documents, span).flatten(0, 1).mT  # (B n, 1, 1, span w)
     mask = _band(window, span * window, window, window, is_causal, q.device) & (asking == asked)
-    return _join(_attend(q, k, v, mask, **options), num_blocks)[:, :num_queries]
+    return _join(exact_attention(q, k, v, mask, **options), num_blocks)[:, :num_queries]
 
 
 def _band(num_queries: int, num_keys: int, offset: int, window: int, is_causal: bool, device: torch.device) -> Tensor:

@@ -14,6 +14,8 @@ class ZooMlmConfig(ZooConfig):
 
     Args:
         type_vocab_size: kinds of sentences in a row (2: the first and the second of a pair).
+        max_position_embeddings: rows of the table of positions.
+        position_offset: the row of position 0; the first two of RoBERTa's table stand for no position.
         block_layout: "post" norm as published, or "pre" norm, which trains without warm-up.
         classifier_dropout: before the score of a classifier; hidden_dropout without it.
     """
@@ -26,6 +28,7 @@ class ZooMlmConfig(ZooConfig):
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     max_position_embeddings: int = 512
+    position_offset: int = 0
     type_vocab_size: int = 2
     block_layout: Literal["post", "pre"] = "post"
     hidden_act: str = "gelu"
@@ -47,5 +50,10 @@ class ZooMlmConfig(ZooConfig):
     def validate_architecture(self) -> None:
         """How the sizes fit together."""
         self.require_multiple("hidden_size", of="num_attention_heads")
+        if not 0 <= self.position_offset < self.max_position_embeddings:
+            raise ValueError(
+                f"position_offset must be a row of the table of positions, from 0 to max_position_embeddings - 1 = "
+                f"{self.max_position_embeddings - 1}, got {self.position_offset}"
+            )
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act {self.hidden_act!r} is not an activation that transformers knows")

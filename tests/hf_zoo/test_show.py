@@ -121,6 +121,43 @@ def test_patterns_are_true(tmp_path):
     assert seen.all()
 
 
+def saved_config(folder, preset, **options):
+    """A folder of a preset with other options."""
+    hf_zoo.create_model(preset, **options).save_pretrained(folder)
+    return str(folder)
+
+
+def test_patterns_of_long_encoders(tmp_path):
+    """By layer where layers differ, with global tokens, neighbours of all gaps and random blocks."""
+    i, j = torch.arange(40)[:, None], torch.arange(40)
+    options = {"attention_window": [4, 12, 4], "attention_dilation": [1, 1, [1, 3, 1, 3]], "global_positions": [7]}
+    folder = saved_config(tmp_path / "a", "longformer-tiny", num_hidden_layers=3, **options)
+    seen = attention_patterns(describe(folder), 40)
+    is_global = (i == 7) | (j == 7)
+    assert list(seen) == ["layers 0", "layers 1", "layers 2"]
+    assert torch.equal(seen["layers 0"], ((i - j).abs() <= 2) | is_global)
+    assert torch.equal(seen["layers 1"], ((i - j).abs() <= 6) | is_global)
+    assert torch.equal(
+        seen["layers 2"], ((i - j).abs() <= 2) | is_global | ((i - j).abs() == 3) | ((i - j).abs() == 6)
+    )
+    folder = saved_config(tmp_path / "b", "longformer-tiny", num_hidden_layers=3, attention_window=[2, 8, 8])
+    assert list(attention_patterns(describe(folder), 12)) == ["layers 0", "layers 1-2"]
+
+    (seen,) = attention_patterns(describe(saved_config(tmp_path / "c", "bigbird-tiny", block_size=2)), 40).values()
+    block_i, block_j = i // 2, j // 2
+    always = ((block_i - block_j).abs() <= 1) | (block_j == 0) | (block_j == 19) | (block_i == 0) | (block_i == 19)
+    assert seen[always.expand(40, 40)].all()
+    random = (seen & ~always)[::2, ::2]
+    assert 1 <= random[1:-1].sum(-1).min() and random[1:-1].sum(-1).max() <= 4  # one for each of four heads
+
+
+def test_patterns_of_the_sparse_transformer(tmp_path):
+    i, j = torch.arange(20)[:, None], torch.arange(20)
+    options = {"pattern": "strided", "stride": 4, "num_hidden_layers": 1, "head_assignment": "merged"}
+    (seen,) = attention_patterns(describe(saved_config(tmp_path, "sparse-transformer-tiny", **options)), 20).values()
+    assert torch.equal(seen, (j <= i) & ((i - j <= 4) | ((i - j) % 4 == 0)))
+
+
 @pytest.mark.parametrize("name", RECURRENT)
 def test_a_state_carries_every_token_before(name):
     (seen,) = attention_patterns(describe(name), 9).values()

@@ -1,0 +1,1 @@
+"""BigBird: attention to global, neighbouring and random blocks."""

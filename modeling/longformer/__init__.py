@@ -1,0 +1,1 @@
+"""Longformer: attention to a window and to global tokens."""
