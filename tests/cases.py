@@ -60,7 +60,8 @@ class Case:
         if name.endswith(("ForCausalLM", "ForMaskedLM")):
             return {"labels": ids}
         if name.endswith("ForPreTraining"):
-            return {"labels": ids, "next_sentence_label": torch.arange(rows) % 2}
+            pairs = "next-sentence-prediction" in self.architecture.tasks
+            return {"labels": ids, **({"next_sentence_label": torch.arange(rows) % 2} if pairs else {})}
         if name.endswith("ForTokenClassification"):
             return {"labels": ids % model.config.num_labels}
         if name.endswith("ForQuestionAnswering"):
@@ -95,6 +96,7 @@ CASES = {
         is_causal=False,
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
+    "zoo_deberta": Case(ARCHITECTURES["zoo_deberta"], is_causal=False),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

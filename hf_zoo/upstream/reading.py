@@ -60,7 +60,7 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
     older = get_checkpoint_conversion_mapping(model_type) or []
     upstream, config_class = find_upstream(architecture, model_type), model_class.config_class
     weights = [*older, *upstream.weights_of(config_class(**upstream.read_config(config_class, config)))]
-    for trunk in ("transformer", "backbone", "bert", "albert", "rwkv"):
+    for trunk in ("transformer", "backbone", "bert", "albert", "deberta", "rwkv"):
         weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:
         register_checkpoint_conversion_mapping(model_class.__name__, weights, overwrite=True)

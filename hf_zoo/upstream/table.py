@@ -30,6 +30,7 @@ class Upstream:
         required: upstream field -> the one value that can be read.
         written: upstream field -> function of the zoo config, where a copy will not do on the way back.
         sized_weights: further renamings, which depend on the sizes in the zoo config.
+        other_meaning: tasks whose head upstream is another model's, or trains something else.
         is_remote: whether its code is on the Hub rather than in transformers; it can be opened and not written.
     """
 
@@ -41,6 +42,7 @@ class Upstream:
     required: dict[str, Any] = field(default_factory=dict)
     written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     sized_weights: Callable[[Any], list["WeightTransform"]] | None = None
+    other_meaning: tuple[str, ...] = ()
     is_remote: bool = False
 
     def weights_of(self, config: "PreTrainedConfig") -> list["WeightTransform"]:
