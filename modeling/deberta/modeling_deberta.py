@@ -32,6 +32,7 @@ from ..classifiers import (
 from ..encoder import EncoderTrunk
 from ..heads import MaskedLMHead
 from ..layers.disentangled_attention import DisentangledAttention, RelativePositions, RelativeRows
+from ..layers.dropout import Dropout
 from ..layers.mlp import MLP
 from ..layers.pooler import ContextPooler
 from ..layers.positions import LearnedPositions
@@ -60,7 +61,7 @@ class DebertaBlock(GradientCheckpointingLayer):
         self.mixer_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act, bias=True)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.local = None
         if config.conv_kernel_size and layer_idx == 0:
             self.local = TokenConvolution(
@@ -131,7 +132,7 @@ class ZooDebertaModel(EncoderTrunk, ZooDebertaPreTrainedModel):
         if size != config.hidden_size:
             self.embed_proj = nn.Linear(size, config.hidden_size, bias=False)
         self.embed_norm = nn.LayerNorm(config.hidden_size, eps=eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         if config.position_terms:
             self.relative = RelativePositions(
                 config.hidden_size,

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from .attention import Attention
+from .dropout import drop
 
 BLOCK = 128  # tokens that share a product at most: more of them compute scores that nobody reads
 
@@ -216,7 +217,8 @@ class DisentangledAttention(Attention):
             if bias is not None:
                 scores = bias.unflatten(-1, scores.shape[-2:]) + scores
             bias = scores.flatten(3)
-        return bias[..., :T, :T]
+        # Even a cut that takes all has a gradient that is copied
+        return bias if bias.shape[-1] == T else bias[..., :T, :T]
 
     def _table(self, proj: nn.Module, positions: Tensor) -> Tensor:
         """Rows (R, D) projected, scaled and taken apart into heads: (H, R, K)."""
@@ -234,8 +236,11 @@ class DisentangledAttention(Attention):
             bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
         if bias.device.type != "cpu" or not bias.requires_grad:
             return self.attend(q, k, v, bias, **kwargs)[0]
-        num_heads, dropout = q.shape[1], self.dropout if self.training else 0.0
+        num_heads = q.shape[1]
         q, k, v, bias = (z.reshape(-1, *z.shape[2:]) for z in (q, k, v, bias))
         weights = torch.baddbmm(bias, q, k.mT, alpha=self.scaling).softmax(-1)
-        y = torch.bmm(F.dropout(weights, dropout), v)
+        if self.training and self.dropout:
+            weights, factor = drop(weights, self.dropout)
+            v = v * factor
+        y = torch.bmm(weights, v)
         return y.unflatten(0, (-1, num_heads)).transpose(1, 2)

@@ -1,0 +1,37 @@
+"""Dropout that draws 16 random bits for a number: on a CPU, where drawing is what dropout costs, several times faster.
+
+torch draws 64 bits for each number and multiplies three times. Here four numbers share 64 bits, and what is kept is
+not multiplied where the caller can do that to something smaller (`drop`).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_STEPS = 1 << 16  # 16 bits tell apart this many values; a rate is rounded to a multiple of 1 / _STEPS
+
+
+def is_fast(x: Tensor) -> bool:
+    """Whether drawing by 16 bits is the faster way: accelerators and compilers fuse their own."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def drop(x: Tensor, rate: float) -> tuple[Tensor, float]:
+    """x, any shape, with a share of its numbers set to zero, and what the others are still to be multiplied by."""
+    threshold = round(rate * _STEPS)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+    dropped = words.view(torch.int16)[: x.numel()].view(x.shape) < threshold - _STEPS // 2
+    return x.masked_fill(dropped, 0.0), _STEPS / (_STEPS - threshold)
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` with fewer random bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, any shape -> the same shape."""
+        if not self.training or not self.p:
+            return x
+        if not is_fast(x):
+            return F.dropout(x, self.p)
+        kept, factor = drop(x, self.p)
+        return kept * factor
