@@ -29,7 +29,7 @@ from transformers import PreTrainedConfig
 from .attention import Attention
 from .dropout import drop
 
-BLOCK = 128  # tokens that share a product at most: more of them compute scores that nobody reads
+BLOCK = 64  # tokens that share a product at most: more of them compute scores that nobody reads
 
 
 class RelativeRows(NamedTuple):

@@ -20,8 +20,8 @@ def drop(x: Tensor, rate: float) -> tuple[Tensor, float]:
     """x, any shape, with a share of its numbers set to zero, and what the others are still to be multiplied by."""
     threshold = round(rate * _STEPS)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
-    dropped = words.view(torch.int16)[: x.numel()].view(x.shape) < threshold - _STEPS // 2
-    return x.masked_fill(dropped, 0.0), _STEPS / (_STEPS - threshold)
+    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - _STEPS // 2
+    return x * kept, _STEPS / (_STEPS - threshold)
 
 
 class Dropout(nn.Dropout):
