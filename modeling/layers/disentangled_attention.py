@@ -227,14 +227,16 @@ class DisentangledAttention(Attention):
     def _attend_with_bias(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor, **kwargs: Any
     ) -> Tensor:
-        """q, k, v (B, H, T, K), a boolean mask and bias (B, H, T, T) -> (B, T, H, K), by few passes over (T, T).
+        """q, k, v (B, H, T, K), a mask and bias (B, H, T, T) -> (B, T, H, K), by few passes over (T, T).
 
         The mask is written into the bias, and that is all the kernel sees. Kernels for CPUs have no gradient of a
-        bias, so where one is wanted it is what the product of queries and keys is added to.
+        bias, so where one is wanted it is what the product of queries and keys is added to; in training always, for
+        checkpointing runs the same step with gradients and without.
         """
         if mask is not None:
-            bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
-        if bias.device.type != "cpu" or not bias.requires_grad:
+            is_boolean = mask.dtype == torch.bool
+            bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min) if is_boolean else bias + mask
+        if bias.device.type != "cpu" or not (self.training or bias.requires_grad):
             return self.attend(q, k, v, bias, **kwargs)[0]
         num_heads = q.shape[1]
         q, k, v, bias = (z.reshape(-1, *z.shape[2:]) for z in (q, k, v, bias))

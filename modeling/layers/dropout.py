@@ -11,13 +11,10 @@ from torch.nn import functional as F
 _STEPS = 1 << 16  # 16 bits tell apart this many values; a rate is rounded to a multiple of 1 / _STEPS
 
 
-def is_fast(x: Tensor) -> bool:
-    """Whether drawing by 16 bits is the faster way: accelerators and compilers fuse their own."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 def drop(x: Tensor, rate: float) -> tuple[Tensor, float]:
     """x, any shape, with a share of its numbers set to zero, and what the others are still to be multiplied by."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():  # these fuse their own
+        return F.dropout(x, rate), 1.0
     threshold = round(rate * _STEPS)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - _STEPS // 2
@@ -31,7 +28,5 @@ class Dropout(nn.Dropout):
         """x, any shape -> the same shape."""
         if not self.training or not self.p:
             return x
-        if not is_fast(x):
-            return F.dropout(x, self.p)
         kept, factor = drop(x, self.p)
         return kept * factor
