@@ -30,7 +30,7 @@ def delta(distance, table):
     return min(max(distance + table.span, 0), 2 * table.span - 1)
 
 
-def reference(layer, x, table, query=None):
+def reference(layer, x, table, query=None, p2c_index="code"):
     """A_ij term by term; y (B, T, D) and weights (B, H, T, T)."""
     rows = table.embedding.weight if table.norm is None else table.norm(table.embedding.weight)
     shared = layer.shares_projections
@@ -45,7 +45,7 @@ def reference(layer, x, table, query=None):
         if "c2p" in layer.terms:
             score = score + q[b, i, part] @ kr[delta(i - j, table), part]
         if "p2c" in layer.terms:
-            distance = i - j if table.p2c_sign < 0 else j - i
+            distance = i - j if p2c_index == "code" else j - i
             score = score + k[b, j, part] @ qr[delta(distance, table), part]
         scores[b, h, i, j] = score / math.sqrt((1 + len(layer.terms)) * K)
     weights = scores.softmax(-1)
@@ -82,7 +82,8 @@ def test_equals_the_equation(variant, backend, block, monkeypatch):
     layer, table = make(backend, **VARIANTS[variant])
     x = torch.randn(2, 7, D, dtype=torch.float64, requires_grad=True)
     inputs = [x, *layer.parameters(), *table.parameters()]
-    expected, expected_weights = reference(layer, x, table)
+    index = VARIANTS[variant].get("p2c_index", "code")
+    expected, expected_weights = reference(layer, x, table, p2c_index=index)
     got, weights = layer(x, None, *table(7))
     assert_close(got, expected)
     if backend == "eager":

@@ -111,7 +111,9 @@ def test_the_mask_decoder_is_the_last_layer_run_on_queries():
     positions, rows = trunk.relative(10)
     query = x + trunk.decoder_positions.weight[:10]
     for _ in range(2):
-        query = trunk.layers[2](x, None, positions, query, rows)
+        block = trunk.layers[2]
+        h = block.mixer_norm(query + block.self_attn(x, None, positions, rows, query)[0])
+        query = block.mlp_norm(h + block.mlp(h))
     assert_close(model(tokens).logits, model.lm_head(model.transform(query)))
     other = make("feature-extraction", mask_decoder_steps=2)
     assert other.decoder_positions is None  # absolute positions are the masked LM's alone
@@ -156,6 +158,10 @@ def test_losses_are_those_of_the_samples():
         wrong = model(tokens, labels=labels)
         signs = torch.where(labels != -100, -1.0, 1.0)
         assert_close(wrong.replaced_loss, softplus(signs * wrong.logits).mean())
+        pads = torch.full((4, 3), 9)
+        padded = {"input_ids": torch.cat((pads, tokens), 1), "labels": torch.cat((pads * 0 - 100, labels), 1)}
+        again = model(**padded, attention_mask=torch.cat((pads * 0, torch.ones_like(tokens)), 1))
+        assert_close(again.loss, wrong.loss)
 
 
 def test_accumulated_batches_weigh_as_one():
