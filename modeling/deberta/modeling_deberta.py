@@ -249,6 +249,14 @@ class ZooDebertaForPreTraining(ZooDebertaPreTrainedModel):
         encoder.load_state_dict({**self.model.state_dict(), "embed_tokens.weight": weight})
         return encoder.train(self.training)
 
+    def _sample(self, scores: Tensor) -> Tensor:
+        """A token for each row of scores (N, vocab_size) -> (N,); outside training the same ones every time, so that
+        losses of evaluations can be compared."""
+        if not len(scores):
+            return scores.new_zeros(0, dtype=torch.long)
+        generator = None if self.training else torch.Generator(scores.device).manual_seed(0)
+        return scores.softmax(-1).multinomial(1, generator=generator)[:, 0]
+
     @can_return_tuple
     def forward(
         self,
@@ -287,8 +295,7 @@ class ZooDebertaForPreTraining(ZooDebertaPreTrainedModel):
             hidden = self.generator.model(inputs_embeds=shared, **context).last_hidden_state[masked]
             scores = self.generator.lm_head(self.generator.transform(hidden)).float()
             masked_loss = F.cross_entropy(scores, labels[masked], reduction="sum") / total
-            samples = scores.detach().softmax(-1).multinomial(1)[:, 0] if len(scores) else labels[masked]
-            input_ids = input_ids.masked_scatter(masked, samples)
+            input_ids = input_ids.masked_scatter(masked, self._sample(scores.detach()))
             replaced = masked & (input_ids != labels)
             shared = self.get_input_embeddings()(input_ids)
         if input_ids is not None:

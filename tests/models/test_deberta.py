@@ -164,6 +164,16 @@ def test_losses_are_those_of_the_samples():
         assert_close(again.loss, wrong.loss)
 
 
+@torch.no_grad()
+def test_samples_differ_in_training_alone():
+    model = make("pre-training", hidden_dropout=0.0, attention_dropout=0.0)
+    tokens, labels = masked(ids(4, 12))
+    assert torch.equal(model(tokens, labels=labels).loss, model(tokens, labels=labels).loss)
+    model.train()
+    assert not torch.equal(model(tokens, labels=labels).loss, model(tokens, labels=labels).loss)
+    assert model(tokens, labels=torch.full_like(tokens, -100)).loss == 0
+
+
 def test_accumulated_batches_weigh_as_one():
     model = make("pre-training")
     tokens, labels = masked(ids(4, 12))
