@@ -201,6 +201,13 @@ ARCHITECTURES = {
             counted_task="feature-extraction",
         ),
         Architecture(
+            "deberta",
+            "disentangled attention: DeBERTa, versions 1 to 3",
+            ("He et al. 2020", "https://arxiv.org/abs/2006.03654"),
+            tuple(task for task in ENCODER_TASKS if task != "next-sentence-prediction"),
+            counted_task="feature-extraction",
+        ),
+        Architecture(
             "slm",
             "small language model: linear and local attention, low-rank and shared weights, ALBERT",
             ("Katharopoulos et al. 2020", "https://arxiv.org/abs/2006.16236"),

@@ -1,6 +1,6 @@
 """The trunk of every encoder of tokens: embeddings, blocks that see both ways, an optional final norm.
 
-A Block is called as `block(x, mask, **attention arguments)`.
+A Block is called as `block(x, mask, **attention arguments)`, unless the architecture has its own `run`.
 
 Shapes: B batch, T tokens, D hidden size.
 """
@@ -14,8 +14,8 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
-from .base_model import embed_tokens
-from .masks import drop_useless_mask, encoder_mask, token_positions
+from .base_model import embed_tokens, embedding_size
+from .masks import drop_useless_mask, encoder_mask, packed_positions, token_positions
 
 
 class EncoderTrunk:
@@ -30,14 +30,35 @@ class EncoderTrunk:
         pooler: nn.Module | None = None,
     ) -> None:
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding(config.vocab_size, embedding_size(config))
         self.layers = nn.ModuleList(block_class(config, i) for i in range(config.num_hidden_layers))
         self.norm = norm  # None where blocks end with theirs
         self.pooler = pooler
         self.gradient_checkpointing = False
 
     def place(self, x: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """x (B, T, D) with whatever the architecture adds to embeddings; position_ids and token_type_ids (B, T)."""
+        """x as the blocks want it (B, T, D), with what the architecture adds; position_ids, token_type_ids (B, T)."""
+        return x
+
+    def run(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        position_ids: Tensor,
+        padding: Tensor | None,
+        packed: Tensor | None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """x (B, T, D) through all blocks.
+
+        Args:
+            mask: as the attention backend wants it.
+            position_ids: (B or 1, T), the place of each token in its document.
+            padding: (B, T) with 1 on real tokens; None where all are.
+            packed: (B, T), the positions that tell packed documents apart; None where a row is one.
+        """
+        for block in self.layers:
+            x = block(x, mask, **kwargs)
         return x
 
     def make_mask(
@@ -81,11 +102,11 @@ class EncoderTrunk:
         x = embed_tokens(self.embed_tokens, input_ids, inputs_embeds)
         attention_mask = drop_useless_mask(attention_mask)
         mask = self.make_mask(x, attention_mask, position_ids, input_ids, **kwargs)
+        packed = packed_positions(position_ids, attention_mask, has_past=False)
         if position_ids is None:
             position_ids = token_positions(x, attention_mask, 0)
         x = self.place(x, position_ids, token_type_ids)
-        for block in self.layers:
-            x = block(x, mask, **kwargs)
+        x = self.run(x, mask, position_ids, attention_mask, packed, **kwargs)
         if self.norm is not None:
             x = self.norm(x)
         return BaseModelOutputWithPooling(

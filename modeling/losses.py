@@ -68,6 +68,19 @@ def classification_loss(
     return loss if num_items_in_batch is None else loss * (labels.numel() / num_items_in_batch)
 
 
+def replaced_token_loss(logits: Tensor, replaced: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean binary cross-entropy over real tokens of whether each was replaced (Clark et al. 2020, "ELECTRA",
+    https://arxiv.org/abs/2003.10555, section 2).
+
+    Args:
+        logits: (B, T), positive where a token looks replaced.
+        replaced: (B, T), true where it was.
+        mask: (B, T) with 1 on real tokens; None where all are.
+    """
+    losses = F.binary_cross_entropy_with_logits(logits.float(), replaced.float(), reduction="none")
+    return losses.mean() if mask is None else (losses * mask).sum() / mask.sum().clamp_min(1)
+
+
 def alignment_loss(pooled: list[Tensor], temperature: float) -> Tensor:
     """Contrastive loss between modalities of the same rows, in the latent space of each head (InfoNCE).
 

@@ -27,6 +27,26 @@ class PreTrainingOutput(ModelOutput):
 
 
 @dataclass
+class ReplacedTokenOutput(ModelOutput):
+    """Of a model that learns to find the tokens that a generator replaced.
+
+    Args:
+        loss: of masked tokens, and of replaced ones times its weight.
+        logits: (B, T), positive where a token looks replaced.
+        masked_loss, replaced_loss: the two parts, each without weight.
+        hidden_states: one (B, T, D) a layer, and the embeddings.
+        attentions: one (B, H, T, T) a layer.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    masked_loss: Tensor | None = None
+    replaced_loss: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
 class RoutedModelOutput(MoeModelOutputWithPast):
     """Of a trunk with routed experts.
 

@@ -62,7 +62,8 @@ class Case:
         if name.endswith(("ForCausalLM", "ForMaskedLM")):
             return {"labels": ids}
         if name.endswith("ForPreTraining"):
-            return {"labels": ids, "next_sentence_label": torch.arange(rows) % 2}
+            pairs = "next-sentence-prediction" in self.architecture.tasks
+            return {"labels": ids, **({"next_sentence_label": torch.arange(rows) % 2} if pairs else {})}
         if name.endswith("ForTokenClassification"):
             return {"labels": ids % model.config.num_labels}
         if name.endswith("ForQuestionAnswering"):
@@ -132,6 +133,7 @@ CASES = {
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
         },
     ),
+    "zoo_deberta": Case(ARCHITECTURES["zoo_deberta"], is_causal=False),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

@@ -8,6 +8,7 @@ paraphrased question has lost all words of the object's name and signature. BM25
 
 import re
 
+import numpy as np
 import torch
 
 import hf_zoo
@@ -76,9 +77,7 @@ def main():
     for form, name in ((1, "literal"), (2, "paraphrased")):
         asked = [every[i][form] for i in unseen]
         found = {
-            "dpr": search_exactly(
-                dense.questions(asked), [(0, vectors)], torch.empty(0, dtype=torch.long).numpy(), 20
-            )[1],
+            "dpr": search_exactly(dense.questions(asked), [(0, vectors)], np.empty(0, np.int64), 20)[1],
             "bm25": lexical.search(asked, 20)[1],
         }
         recall[name] = {who: evaluate(rows, list(unseen))["recall@5"] for who, rows in found.items()}

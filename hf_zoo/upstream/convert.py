@@ -33,6 +33,8 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     table = find_upstream(architecture, upstream)
     config = table.write_config(model.config)
     task = architecture.task_of(type(model))
+    if task in table.other_meaning:
+        raise ValueError(f"{upstream} has no head like that of {type(model).__name__}; write its encoder instead")
     with torch.device("meta"):
         twin = getattr(transformers, TASKS[task][0]).from_config(config)
     conversions = getattr(model, "_weight_conversions", None)

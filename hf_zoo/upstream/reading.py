@@ -61,7 +61,7 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
     upstream, config_class = find_upstream(architecture, model_type), model_class.config_class
     zoo_config = config_class(**upstream.read_config(config_class, config))
     weights = [*older, *upstream.weights_of(zoo_config, architecture.task_of(model_class))]
-    for trunk in ("transformer", "backbone", "bert", "albert", "roberta", "longformer", "rwkv"):
+    for trunk in ("transformer", "backbone", "bert", "albert", "roberta", "longformer", "deberta", "rwkv"):
         weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:
         register_checkpoint_conversion_mapping(model_class.__name__, weights, overwrite=True)

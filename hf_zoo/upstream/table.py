@@ -32,6 +32,7 @@ class Upstream:
         sized_weights: further renamings, which depend on the sizes in the zoo config.
         task_weights: task -> renamings of that head alone, which come before all others.
         unused: parts of names of weights that some of upstream's heads have and never use: not read, written as zeros.
+        other_meaning: tasks whose head upstream is another model's, or trains something else.
         is_remote: whether its code is on the Hub rather than in transformers; it can be opened and not written.
     """
 
@@ -45,6 +46,7 @@ class Upstream:
     sized_weights: Callable[[Any], list["WeightTransform"]] | None = None
     task_weights: dict[str, Callable[[], list["WeightTransform"]]] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    other_meaning: tuple[str, ...] = ()
     is_remote: bool = False
 
     def weights_of(self, config: "PreTrainedConfig", task: str) -> list["WeightTransform"]:

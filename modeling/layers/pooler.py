@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, D hidden size.
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 POOLINGS = ("cls", "mean", "last")
 
@@ -36,3 +37,16 @@ class FirstTokenPooler(nn.Module):
     def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
         """x (B, T, D), attention_mask (B, T) with 1 on real tokens -> (B, D)."""
         return torch.tanh(self.dense(pool(x, attention_mask, "cls")))
+
+
+class ContextPooler(FirstTokenPooler):
+    """act(W dropout(h)) of the first real token (He et al. 2020, https://arxiv.org/abs/2006.03654)."""
+
+    def __init__(self, hidden_size: int, hidden_act: str, dropout: float = 0.0) -> None:
+        super().__init__(hidden_size)
+        self.act_fn = ACT2FN[hidden_act]
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """x (B, T, D), attention_mask (B, T) with 1 on real tokens -> (B, D)."""
+        return self.act_fn(self.dense(self.dropout(pool(x, attention_mask, "cls"))))

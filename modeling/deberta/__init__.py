@@ -1,0 +1,1 @@
+"""DeBERTa: an encoder whose attention keeps content and relative position apart."""
