@@ -106,6 +106,7 @@ CASES = {
             "layers.1.self_attn.k_proj": "a pooler reads the first token of the last layer, which is global",
             "layers.1.self_attn.v_proj": "a pooler reads the first token of the last layer, which is global",
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+            "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
     ),
     "zoo_bigbird": Case(
@@ -115,6 +116,7 @@ CASES = {
         never_learn={
             "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+            "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
     ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
