@@ -122,6 +122,7 @@ CASES = {
             "layers.1.self_attn.k_proj": "a pooler reads the first token of the last layer, which is global",
             "layers.1.self_attn.v_proj": "a pooler reads the first token of the last layer, which is global",
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+            "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
     ),
     "zoo_bigbird": Case(
@@ -131,6 +132,7 @@ CASES = {
         never_learn={
             "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+            "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
     ),
     "zoo_deberta": Case(ARCHITECTURES["zoo_deberta"], is_causal=False),
