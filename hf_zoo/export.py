@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .registry import ARCHITECTURES, TASKS, Architecture
+from .registry import ARCHITECTURES, TASKS, Architecture, zoo_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -84,10 +84,8 @@ def auto_map(architecture: Architecture) -> dict[str, str]:
 def parts_of(config: "PreTrainedConfig") -> list[Architecture]:
     """The zoo's architectures among the parts of a composite config, and the parts of those."""
     found = {}
-    for name in config.sub_configs:
-        part = getattr(config, name)
-        if part is not None and part.model_type in ARCHITECTURES:
-            found |= {a.name: a for a in (ARCHITECTURES[part.model_type], *parts_of(part))}
+    for part in zoo_parts(config).values():
+        found |= {a.name: a for a in (ARCHITECTURES[part.model_type], *parts_of(part))}
     return sorted(found.values(), key=lambda a: a.name)
 
 

@@ -7,8 +7,12 @@ tests, the README's tables. Class and file names follow from the name, so a line
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .errors import unknown_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # task -> (Auto class of transformers, what its class is called after the architecture)
 TASKS = {
@@ -263,3 +267,9 @@ def find_architecture(model_type: str) -> Architecture:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
     raise unknown_name("architecture", model_type, ARCHITECTURES)
+
+
+def zoo_parts(config: "PreTrainedConfig") -> dict[str, "PreTrainedConfig"]:
+    """Field -> config of those parts of a composite model that are the zoo's; empty for other models."""
+    parts = {name: getattr(config, name) for name in config.sub_configs}
+    return {name: part for name, part in parts.items() if part is not None and part.model_type in ARCHITECTURES}

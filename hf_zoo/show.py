@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import unknown_name
 from .presets import create_config, find_preset
 from .registration import register
-from .registry import ARCHITECTURES, Architecture
+from .registry import ARCHITECTURES, Architecture, zoo_parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -239,6 +239,13 @@ def attention_patterns(described: Described, num_tokens: int) -> dict[str, "Tens
     """
     if num_tokens < 1:
         raise ValueError(f"a pattern needs at least 1 token, got {num_tokens}")
+    patterns = {}
+    for name, part in zoo_parts(described.config).items():
+        alone = replace(described, architecture=ARCHITECTURES[part.model_type], config=part)
+        found = attention_patterns(alone, num_tokens)
+        patterns |= {f"{name.removesuffix('_config')}: {kind}": seen for kind, seen in found.items()}
+    if patterns:
+        return patterns
     if not hasattr(described.config, "vocab_size"):
         raise ValueError(f"{described.name} takes no tokens, so it has no pattern over them")
     narrow = create_config(described.architecture.tiny_preset)

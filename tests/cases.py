@@ -62,7 +62,7 @@ class Case:
         if name.endswith(("ForCausalLM", "ForMaskedLM")):
             return {"labels": ids}
         if name.endswith("ForPreTraining"):
-            pairs = "next-sentence-prediction" in self.architecture.tasks
+            pairs = hasattr(model, "seq_relationship")
             return {"labels": ids, **({"next_sentence_label": torch.arange(rows) % 2} if pairs else {})}
         if name.endswith("ForTokenClassification"):
             return {"labels": ids % model.config.num_labels}

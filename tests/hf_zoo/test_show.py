@@ -47,8 +47,9 @@ def test_every_size_is_shown_without_memory(architecture):
     described = describe(name, architecture.counted_task)
     assert described.parts.total == preset["parameters"]
     with torch.device("meta"):
-        blocks = described.model_class(described.config).base_model.layers
-    assert sum(part.copies for part in parts_of(described.parts) if part.name.startswith("layers ")) == len(blocks)
+        modules = described.model_class(described.config).named_modules()
+    num_blocks = sum(len(module) for name, module in modules if name.rpartition(".")[2] == "layers")
+    assert sum(part.copies for part in parts_of(described.parts) if part.name.startswith("layers ")) == num_blocks
 
 
 def test_layers_that_differ_are_not_folded():
