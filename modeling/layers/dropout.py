@@ -11,14 +11,44 @@ from torch.nn import functional as F
 _STEPS = 1 << 16  # 16 bits tell apart this many values; a rate is rounded to a multiple of 1 / _STEPS
 
 
+class Keep:
+    """Draws which numbers are kept, the same ones again from the same seed.
+
+    Args:
+        rate: share of the numbers that are not; none are drawn for 0.
+        device: where.
+        seed: of the draws; torch's own generator without it.
+    """
+
+    def __init__(self, rate: float, device: torch.device, seed: int | None = None) -> None:
+        self.threshold = round(rate * _STEPS)
+        self.factor = _STEPS / (_STEPS - self.threshold)  # what the others are to be multiplied by
+        self.generator = None
+        if seed is not None and self.threshold:
+            self.generator = torch.Generator(device).manual_seed(seed)
+        self.device = device
+
+    def draw(self, shape: torch.Size) -> Tensor | None:
+        """True on what is kept; None where all is."""
+        if not self.threshold:
+            return None
+        count = shape.numel()
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.device)
+        words.random_(-(1 << 63), None, generator=self.generator)
+        return words.view(torch.int16)[:count].view(shape) >= self.threshold - _STEPS // 2
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x with zeros where it is not kept, without the factor."""
+        kept = self.draw(x.shape)
+        return x if kept is None else x * kept
+
+
 def drop(x: Tensor, rate: float) -> tuple[Tensor, float]:
     """x, any shape, with a share of its numbers set to zero, and what the others are still to be multiplied by."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():  # these fuse their own
         return F.dropout(x, rate), 1.0
-    threshold = round(rate * _STEPS)
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
-    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - _STEPS // 2
-    return x * kept, _STEPS / (_STEPS - threshold)
+    keep = Keep(rate, x.device)
+    return keep(x), keep.factor
 
 
 class Dropout(nn.Dropout):
