@@ -140,19 +140,17 @@ def blockwise_attention_forward(
     """query (B, H, T, K), key and value (B, G, S, K), what `blockwise_attention_mask` made -> (B, T, H, K).
 
     Raises:
-        ValueError: dropout on weights that are never all there, or an option that changes scores.
+        ValueError: an option that changes scores.
     """
     is_dense = attention_mask is not None and attention_mask.ndim == 4
     if is_dense or query.shape[2] == 1 or not query.numel():
         mask = attention_mask if attention_mask is None or is_dense else attention_mask[:, None, None].bool()
         return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, **kwargs)
     _refuse_options("zoo_blockwise", kwargs)
-    if dropout:
-        raise ValueError("zoo_blockwise has no dropout: set attention_dropout=0 or attn_implementation='sdpa'")
     is_causal = kwargs.get("is_causal")
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     key, value = _repeat(module, key, value)
-    y = blockwise_attention(query, key, value, attention_mask, is_causal=is_causal, scaling=scaling)
+    y = blockwise_attention(query, key, value, attention_mask, is_causal=is_causal, scaling=scaling, dropout=dropout)
     return y.transpose(1, 2), None
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .encoder import EncoderTrunk
+from .layers.dropout import Dropout
 from .layers.mlp import MLP
 from .layers.pooler import FirstTokenPooler
 from .layers.positions import LearnedPositions
@@ -36,7 +37,7 @@ class BertBlock(GradientCheckpointingLayer):
         self.mixer_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act, bias=True)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, x: Tensor, mask: Any, **kwargs: Any) -> Tensor:
         """x (B, T, D), mask as the attention wants it -> (B, T, D)."""
@@ -59,7 +60,7 @@ class BertTrunk(EncoderTrunk):
         self.embed_positions = LearnedPositions(config.max_position_embeddings, config.hidden_size)
         self.embed_types = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.embed_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.post_init()
 
     def place(self, x: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:

@@ -141,9 +141,35 @@ def test_what_a_backend_cannot_do_is_named():
     model = BertModel._from_config(config, attn_implementation="zoo_strided").eval()
     with pytest.raises(ValueError, match="zoo_strided is for causal attention"):
         model(ids())
+
+
+def test_blockwise_attention_drops_weights_in_training_alone():
     model = llama("zoo_blockwise", attention_dropout=0.5).train()
-    with pytest.raises(ValueError, match="zoo_blockwise has no dropout"):
-        model(ids())
+    first, second = (model(ids()).logits for _ in range(2))
+    assert (first - second).abs().max() > 1e-3
+    model.eval()
+    assert_close(model(ids()).logits, model(ids()).logits)
+
+
+def test_dropout_under_sdpa_goes_by_blocks_on_a_cpu():
+    """Torch's own kernel with dropout would hold all scores."""
+    import hf_zoo
+    from hf_zoo.modeling.layers import attention
+
+    torch.manual_seed(0)
+    model = hf_zoo.create_model("mlm-tiny", hidden_dropout=0.0, attention_dropout=0.3).train()
+    mask = torch.ones_like(ids())
+    mask[0, -3:] = 0
+    with pytest.MonkeyPatch.context() as patch:
+        calls = []
+        patch.setattr(attention, "_MANY_SCORES", 1)
+        real = attention.blockwise_attention
+        patch.setattr(attention, "blockwise_attention", lambda *a, **k: calls.append(k["dropout"]) or real(*a, **k))
+        outputs = [model(ids(), attention_mask=mask, labels=ids()).loss for _ in range(2)]
+        assert calls == [0.3] * 4 and outputs[0] != outputs[1]
+        outputs[0].backward()
+        model.eval()(ids())
+        assert len(calls) == 4
 
 
 @torch.no_grad()

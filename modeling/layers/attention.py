@@ -17,7 +17,11 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .blockwise_attention import blockwise_attention
+from .dropout import drop
 from .positions import rotate
+
+_MANY_SCORES = 1 << 21  # of a head, beyond which passing over all of them costs more than computing them twice
 
 
 def exact_attention(
@@ -38,7 +42,8 @@ def exact_attention(
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
-        return F.dropout(weights, dropout) @ v
+        weights, factor = drop(weights, dropout)
+        return weights @ v * factor
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scaling)
 
 
@@ -72,9 +77,26 @@ class DispatchedAttention(nn.Module):
         """q (B, H, T, K), k and v (B, G, S, K) -> o (B, T, H, K), and weights or None."""
         if not q.numel():  # torch's kernels refuse an empty batch
             return q[..., : v.shape[-1]].transpose(1, 2), None
-        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         dropout = self.dropout if self.training else 0.0
+        if dropout and self._goes_by_blocks(q, k.shape[2], mask, kwargs):
+            k, v = (z.repeat_interleave(self.num_key_value_groups, 1) for z in (k, v))
+            is_causal = self.is_causal and mask is None  # a mask knows what is later
+            y = blockwise_attention(q, k, v, mask, is_causal=is_causal, scaling=self.scaling, dropout=dropout)
+            return y.transpose(1, 2), None
+        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         return backend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling, **kwargs)
+
+    def _goes_by_blocks(self, q: Tensor, num_keys: int, mask: Tensor | None, options: dict[str, Any]) -> bool:
+        """Whether "sdpa" would fall back on a full score matrix: torch has no kernel with dropout for a CPU."""
+        is_plain = mask is None or mask.dtype == torch.bool
+        is_plain = is_plain and options.get("position_bias") is None and options.get("is_causal") is None
+        on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
+        return (
+            on_cpu
+            and is_plain
+            and q.shape[2] * num_keys >= _MANY_SCORES
+            and self.config._attn_implementation == "sdpa"
+        )
 
 
 class Attention(DispatchedAttention):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .documents import Documents
+from .dropout import drop
 from .sparse_patterns import Pattern, Union, counted
 
 Remembered = tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]  # keys, values, and where each position is
@@ -31,7 +32,9 @@ def _softmax_mix(scores: list[Tensor], seen: list[Tensor], dropout: float) -> tu
     """Weights for each set from one softmax over all of them, in float32; every token sees itself at least."""
     joint = torch.cat([s.masked_fill(~m, -torch.inf) for s, m in zip(scores, seen, strict=True)], dim=-1)
     weights = F.softmax(joint, dim=-1, dtype=torch.promote_types(joint.dtype, torch.float32)).to(joint.dtype)
-    weights = F.dropout(weights, dropout, dropout > 0)
+    if dropout:
+        weights, factor = drop(weights, dropout)
+        weights = weights * factor
     return weights.split([s.shape[-1] for s in scores], dim=-1)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import exact_attention
+from .dropout import drop
 
 _MOST_QUERIES, _LEAST_QUERIES = 128, 16  # in a block
 
@@ -179,13 +180,13 @@ def absorbed_attention(
     q = q * head_dim**-0.5
     of_keys = (q @ k_proj.weight.unflatten(0, (num_heads, head_dim))).flatten(1, 2)  # (B, H G, D)
     scores = (of_keys @ x.mT).unflatten(1, (num_heads, num_global))
-    scores = scores + (
-        q @ k_proj.bias.view(num_heads, head_dim, 1)
-    )  # changes nothing, but keeps the bias in the graph
+    # Adds the same to all scores of a query, which softmax does not see, but keeps the bias in the graph
+    scores = scores + q @ k_proj.bias.view(num_heads, head_dim, 1)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
-    kept = F.dropout(weights, dropout)
+    kept, factor = drop(weights, dropout)
+    kept = kept * factor
     mean = (kept.flatten(1, 2) @ x).unflatten(1, (num_heads, num_global))  # (B, H, G, D)
     y = mean @ v_proj.weight.unflatten(0, (num_heads, head_dim)).mT
     return y + kept.sum(-1, keepdim=True) * v_proj.bias.view(num_heads, 1, head_dim)

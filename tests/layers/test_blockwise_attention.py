@@ -45,6 +45,32 @@ def test_padding_is_not_seen_and_a_row_of_it_gives_zeros():
     assert not results[0][0][0, :, :9].any()
 
 
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("block_size", [5, 64])
+def test_dropout_scales_what_it_keeps_and_forgets_the_rest_in_the_gradient_too(block_size, is_causal):
+    q, k, v = qkv(23, 23)
+    mask = torch.rand(B, 1, 23, 23) < 0.9
+    mask |= torch.eye(23, dtype=torch.bool)
+    options = {"is_causal": is_causal, "dropout": 0.25, "block_size": block_size}
+
+    def attend(v):
+        torch.manual_seed(5)
+        return blockwise_attention(q, k, v, mask, **options)
+
+    dropped = attend(torch.eye(23, dtype=q.dtype).expand(B, H, 23, 23))  # the weights themselves
+    seen = mask & torch.ones(23, 23, dtype=torch.bool).tril() if is_causal else mask
+    scores = (q @ k.mT * K**-0.5).masked_fill(~seen, -torch.inf)
+    weights = F.softmax(scores, dim=-1)
+    kept = (dropped != 0).double()
+    assert_close(dropped, weights * kept / 0.75)
+    share = kept[seen.expand(B, H, 23, 23)].mean()
+    assert 0.70 < share < 0.80, share
+    results = []
+    for y in (attend(v), (weights * kept / 0.75) @ v):
+        results.append((y, *torch.autograd.grad(y.square().sum(), (q, k, v), retain_graph=True)))
+    assert_close(*results)
+
+
 def test_large_scores_stay_exact():
     q, k, v = (z.detach() * 100 for z in qkv(23, 23))
     assert_close(blockwise_attention(q, k, v, block_size=4), dense(q, k, v))
