@@ -1,6 +1,6 @@
 """The trunk of every encoder of tokens: embeddings, blocks that see both ways, an optional final norm.
 
-A Block is called as `block(x, mask, **attention arguments)`.
+A Block is called as `block(x, mask, **attention arguments)`; an architecture may give it more beside the mask.
 
 Shapes: B batch, T tokens, D hidden size.
 """
@@ -38,6 +38,16 @@ class EncoderTrunk:
         """x (B, T, D) with whatever the architecture adds to embeddings; position_ids and token_type_ids (B, T)."""
         return x
 
+    def make_masks(
+        self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """What blocks get beside x: the mask of `encoder_mask`."""
+        return (encoder_mask(self.config, x, attention_mask, position_ids),)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """x (B, T, D) after the last block -> the last hidden state (B, T, D)."""
+        return x if self.norm is None else self.norm(x)
+
     @capture_outputs
     def forward(
         self,
@@ -59,14 +69,13 @@ class EncoderTrunk:
         """
         x = embed_tokens(self.embed_tokens, input_ids, inputs_embeds)
         attention_mask = drop_useless_mask(attention_mask)
-        mask = encoder_mask(self.config, x, attention_mask, position_ids)
+        masks = self.make_masks(x, attention_mask, position_ids)
         if position_ids is None:
             position_ids = token_positions(x, attention_mask, 0)
         x = self.place(x, position_ids, token_type_ids)
         for block in self.layers:
-            x = block(x, mask, **kwargs)
-        if self.norm is not None:
-            x = self.norm(x)
+            x = block(x, *masks, **kwargs)
+        x = self.finish(x)
         return BaseModelOutputWithPooling(
             last_hidden_state=x,
             pooler_output=None if self.pooler is None else self.pooler(x, attention_mask),

@@ -57,7 +57,7 @@ class Case:
         """Labels that fit the model's head."""
         ids, name = inputs["input_ids"], type(model).__name__
         rows = len(ids)
-        if name.endswith(("ForCausalLM", "ForMaskedLM")):
+        if name.endswith(("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration")):
             return {"labels": ids}
         if name.endswith("ForPreTraining"):
             return {"labels": ids, "next_sentence_label": torch.arange(rows) % 2}
@@ -95,6 +95,7 @@ CASES = {
         is_causal=False,
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
+    "zoo_seq2seq": Case(ARCHITECTURES["zoo_seq2seq"], is_causal=False),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),
