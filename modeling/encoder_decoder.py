@@ -294,6 +294,7 @@ class Seq2SeqLMHead(LanguageModelHead):
         logits = self.lm_head(self.before_scores(outputs.last_hidden_state[:, kept]))
         loss = None
         if labels is not None:
+            labels = labels.contiguous()  # transformers takes a view of them
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return Seq2SeqLMOutput(
             loss=loss,
