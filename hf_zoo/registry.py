@@ -30,7 +30,14 @@ ENCODER_TASKS = (
     *("token-classification", "question-answering", "multiple-choice"),
 )
 ENCODER_DECODER_TASKS = (
-    *("seq2seq-lm", "text-encoding", "sequence-classification", "token-classification", "question-answering"),
+    *(
+        "seq2seq-lm",
+        "pre-training",
+        "text-encoding",
+        "sequence-classification",
+        "token-classification",
+        "question-answering",
+    ),
 )
 
 

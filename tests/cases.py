@@ -60,6 +60,8 @@ class Case:
         if name.endswith(("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration")):
             return {"labels": ids}
         if name.endswith("ForPreTraining"):
+            if model.config.is_encoder_decoder:
+                return {"labels": ids, "tag_labels": ids % 2}
             return {"labels": ids, "next_sentence_label": torch.arange(rows) % 2}
         if name.endswith("ForTokenClassification"):
             return {"labels": ids % model.config.num_labels}

@@ -50,6 +50,7 @@ from ..layers.norm import NORMS
 from ..layers.positions import SinusoidalPositions
 from ..layers.relative_bias import RelativePositionBias
 from ..masks import add_bias, encoder_mask
+from ..outputs import TaggingSeq2SeqOutput
 from .configuration_seq2seq import ZooSeq2seqConfig
 
 
@@ -343,6 +344,52 @@ class ZooSeq2seqForConditionalGeneration(Seq2SeqLMHead, ZooSeq2seqPreTrainedMode
     def before_scores(self, x: Tensor) -> Tensor:
         """x (B, T, D) times what the config says."""
         return x if self.config.logit_multiplier == 1.0 else x * self.config.logit_multiplier
+
+
+class ZooSeq2seqForPreTraining(ZooSeq2seqForConditionalGeneration, GenerationMixin):
+    """CodeT5 in training: the language model, and a score on the encoder that tells which tokens are identifiers."""
+
+    def __init__(self, config: ZooSeq2seqConfig) -> None:
+        super().__init__(config)
+        self.tagger = nn.Linear(config.hidden_size, 1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        tag_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TaggingSeq2SeqOutput:
+        """Logits of both; the loss is the sum over those whose labels are given.
+
+        Args:
+            labels: (B, T), the target, padded on the right with -100.
+            tag_labels: (B, S), 1 on tokens of identifiers, 0 on others, -100 where nothing is to be learnt.
+            num_items_in_batch: labels of all accumulated batches, for the target; tags are a mean over the batch.
+            kwargs: see the language model for the rest.
+        """
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            labels=labels,
+            num_items_in_batch=num_items_in_batch,
+            **{**kwargs, "return_dict": True},
+        )
+        tag_logits, loss = self.tagger(outputs.encoder_last_hidden_state).squeeze(-1), outputs.loss
+        if tag_labels is not None:
+            counts = tag_labels != -100
+            tagging = F.binary_cross_entropy_with_logits(tag_logits[counts].float(), tag_labels[counts].float())
+            loss = tagging if loss is None else loss + tagging
+        outputs["loss"] = loss
+        return TaggingSeq2SeqOutput(**outputs, tag_logits=tag_logits)
 
 
 class ClassificationScore(nn.Module):

@@ -39,6 +39,7 @@ def transformer(layers: int, hidden: int, heads: int, intermediate: int, dropout
     }
 
 
+TEXT = {"tokenizer": "unigram", "sentinels": 100}
 GATED = {"is_gated_mlp": True, "hidden_act": "gelu_new", "tie_word_embeddings": False}
 # Its byte-level BPE has <pad>, <s>, </s> at 0, 1, 2, and decoding starts with <pad>
 CODE = {"vocab_size": 32100, "bos_token_id": 1, "eos_token_id": 2}
@@ -48,19 +49,55 @@ PRESETS = {
         "config": {**size(2, 64, 4, 128, 16), "vocab_size": 512, "bos_token_id": 1, "eos_token_id": 2},
         "parameters": 197_632,
         "source": "for tests and first steps",
+        "sentinels": 32,
     },
     "transformer-base": {"config": transformer(6, 512, 8, 2048, 0.1), "parameters": 63_082_496, "source": VASWANI},
     "transformer-big": {"config": transformer(6, 1024, 16, 4096, 0.3), "parameters": 214_245_376, "source": VASWANI},
-    "t5-small": {"config": size(6, 512, 8, 2048), "parameters": 60_506_624, "source": T5},
-    "t5-base": {"config": size(12, 768, 12, 3072), "parameters": 222_903_552, "source": T5},
-    "t5-large": {"config": size(24, 1024, 16, 4096), "parameters": 737_668_096, "source": T5},
-    "t5-3b": {"config": size(24, 1024, 32, 16384, 128), "parameters": 2_851_598_336, "source": T5},
-    "t5-11b": {"config": size(24, 1024, 128, 65536, 128), "parameters": 11_307_321_344, "source": T5},
-    "t5-v1.1-small": {"config": {**size(8, 512, 6, 1024), **GATED}, "parameters": 76_961_152, "source": T5_V1_1},
-    "t5-v1.1-base": {"config": {**size(12, 768, 12, 2048), **GATED}, "parameters": 247_577_856, "source": T5_V1_1},
-    "t5-v1.1-large": {"config": {**size(24, 1024, 16, 2816), **GATED}, "parameters": 783_150_080, "source": T5_V1_1},
-    "t5-v1.1-xl": {"config": {**size(24, 2048, 32, 5120), **GATED}, "parameters": 2_849_757_184, "source": T5_V1_1},
-    "t5-v1.1-xxl": {"config": {**size(24, 4096, 64, 10240), **GATED}, "parameters": 11_135_332_352, "source": T5_V1_1},
-    "codet5-small": {"config": {**size(6, 512, 8, 2048), **CODE}, "parameters": 60_492_288, "source": CODET5},
-    "codet5-base": {"config": {**size(12, 768, 12, 3072), **CODE}, "parameters": 222_882_048, "source": CODET5},
+    "t5-small": {"config": size(6, 512, 8, 2048), "parameters": 60_506_624, "source": T5, **TEXT},
+    "t5-base": {"config": size(12, 768, 12, 3072), "parameters": 222_903_552, "source": T5, **TEXT},
+    "t5-large": {"config": size(24, 1024, 16, 4096), "parameters": 737_668_096, "source": T5, **TEXT},
+    "t5-3b": {"config": size(24, 1024, 32, 16384, 128), "parameters": 2_851_598_336, "source": T5, **TEXT},
+    "t5-11b": {"config": size(24, 1024, 128, 65536, 128), "parameters": 11_307_321_344, "source": T5, **TEXT},
+    "t5-v1.1-small": {
+        "config": {**size(8, 512, 6, 1024), **GATED},
+        "parameters": 76_961_152,
+        "source": T5_V1_1,
+        **TEXT,
+    },
+    "t5-v1.1-base": {
+        "config": {**size(12, 768, 12, 2048), **GATED},
+        "parameters": 247_577_856,
+        "source": T5_V1_1,
+        **TEXT,
+    },
+    "t5-v1.1-large": {
+        "config": {**size(24, 1024, 16, 2816), **GATED},
+        "parameters": 783_150_080,
+        "source": T5_V1_1,
+        **TEXT,
+    },
+    "t5-v1.1-xl": {
+        "config": {**size(24, 2048, 32, 5120), **GATED},
+        "parameters": 2_849_757_184,
+        "source": T5_V1_1,
+        **TEXT,
+    },
+    "t5-v1.1-xxl": {
+        "config": {**size(24, 4096, 64, 10240), **GATED},
+        "parameters": 11_135_332_352,
+        "source": T5_V1_1,
+        **TEXT,
+    },
+    "codet5-small": {
+        "config": {**size(6, 512, 8, 2048), **CODE},
+        "parameters": 60_492_288,
+        "source": CODET5,
+        "sentinels": 100,
+    },
+    "codet5-base": {
+        "config": {**size(12, 768, 12, 3072), **CODE},
+        "parameters": 222_882_048,
+        "source": CODET5,
+        "sentinels": 100,
+    },
 }

@@ -131,7 +131,7 @@ def run(model, task):
     """The main output on real tokens."""
     ids, mask = batch(task)
     inputs = {"input_ids": ids, "attention_mask": mask}
-    if task == "seq2seq-lm" or task == "feature-extraction" and model.config.is_encoder_decoder:
+    if task in ("seq2seq-lm", "pre-training", "feature-extraction") and model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = ids.flip(-1)
     if task == "multiple-choice":
         inputs = {name: value[:, None].repeat(1, 2, 1) for name, value in inputs.items()}
