@@ -279,32 +279,43 @@ def pad_pairs(
     return batch
 
 
+class PairCollator:
+    """Makes a pair of every row and joins them.
+
+    Args:
+        tokenizer: with a padding token.
+        make_pair: for instance `lambda row: masked_identifiers(row["code"], tokenizer)`.
+        max_length: most tokens of a source and of a target; what is beyond is cut.
+    """
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", make_pair: Callable[[dict[str, Any]], Row], max_length: int = 512
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.make_pair = make_pair
+        self.max_length = max_length
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Rows of the dataset -> a batch."""
+        pairs = [{n: ids[: self.max_length] for n, ids in self.make_pair(row).items()} for row in rows]
+        return pad_pairs(self.tokenizer, pairs)
+
+
 class AlternatingCollator:
     """CodeT5's way of learning several things: every batch is of one objective, drawn by the batch itself.
 
     Args:
-        tokenizer: with sentinels and a padding token.
-        objectives: each makes a pair of one row of the dataset, for instance
-            `lambda row: masked_identifiers(row["code"], tokenizer)`.
-        max_length: most tokens of a source and of a target; what is beyond is cut.
+        collators: one an objective.
         seed: of the draws.
     """
 
     def __init__(
-        self,
-        tokenizer: "PreTrainedTokenizerBase",
-        objectives: Sequence[Callable[[dict[str, Any]], Row]],
-        max_length: int = 512,
-        seed: int = 0,
+        self, collators: Sequence[Callable[[list[dict[str, Any]]], dict[str, Tensor]]], seed: int = 0
     ) -> None:
-        self.tokenizer = tokenizer
-        self.objectives = list(objectives)
-        self.max_length = max_length
+        self.collators = list(collators)
         self.seed = seed
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Rows of the dataset -> a batch."""
         digest = hashlib.blake2b(repr(rows).encode(), digest_size=7, salt=str(self.seed).encode()[:16]).digest()
-        objective = self.objectives[int.from_bytes(digest, "big") % len(self.objectives)]
-        pairs = [objective(row) for row in rows]
-        return pad_pairs(self.tokenizer, [{n: ids[: self.max_length] for n, ids in pair.items()} for pair in pairs])
+        return self.collators[int.from_bytes(digest, "big") % len(self.collators)](rows)

@@ -8,6 +8,7 @@ import torch
 import hf_zoo
 from hf_zoo.training.seq2seq_collators import (
     AlternatingCollator,
+    PairCollator,
     SpanCorruptionCollator,
     add_sentinels,
     corrupt,
@@ -178,11 +179,10 @@ def test_both_ways_between_text_and_code(tokenizer):
 
 
 def test_every_batch_is_of_one_objective(tokenizer):
-    objectives = [
-        lambda row: identifier_tagging(row["code"], tokenizer),
-        lambda row: masked_identifiers(row["code"], tokenizer),
-    ]
-    collator = AlternatingCollator(tokenizer, objectives, max_length=20)
+    makers = (identifier_tagging, masked_identifiers)
+    collator = AlternatingCollator(
+        [PairCollator(tokenizer, lambda row, make=make: make(row["code"], tokenizer), 20) for make in makers]
+    )
     batches = [collator([{"code": CODE}, {"code": f"y = {i}\n"}]) for i in range(20)]
     kinds = {tuple(sorted(batch)) for batch in batches}
     assert kinds == {("attention_mask", "input_ids", "tag_labels"), ("attention_mask", "input_ids", "labels")}
