@@ -203,6 +203,13 @@ ARCHITECTURES = {
             norm_targets=("mixer_norm", "cross_norm", "mlp_norm", "norm"),
         ),
         Architecture(
+            "fid",
+            "Fusion-in-Decoder: passages read apart, answered from together",
+            ("Izacard and Grave 2020", "https://arxiv.org/abs/2007.01282"),
+            ("seq2seq-lm",),
+            norm_targets=("mixer_norm", "cross_norm", "mlp_norm", "norm"),
+        ),
+        Architecture(
             "rwkv4",
             "RWKV-4: attention that decays, run as a recurrence",
             ("Peng et al. 2023", "https://arxiv.org/abs/2305.13048"),

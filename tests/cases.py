@@ -57,8 +57,10 @@ class Case:
         """Labels that fit the model's head."""
         ids, name = inputs["input_ids"], type(model).__name__
         rows = len(ids)
-        if name.endswith(("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration")):
+        if name.endswith(("ForCausalLM", "ForMaskedLM")):
             return {"labels": ids}
+        if name.endswith("ForConditionalGeneration"):
+            return {"labels": inputs.get("decoder_input_ids", ids)}
         if name.endswith("ForPreTraining"):
             if model.config.is_encoder_decoder:
                 return {"labels": ids, "tag_labels": ids % 2}
@@ -98,6 +100,7 @@ CASES = {
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
     "zoo_seq2seq": Case(ARCHITECTURES["zoo_seq2seq"], is_causal=False),
+    "zoo_fid": Case(ARCHITECTURES["zoo_fid"], is_causal=False),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

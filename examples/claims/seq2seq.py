@@ -24,7 +24,7 @@ from hf_zoo.training.seq2seq_collators import (
     sentinel_ids,
 )
 
-WINDOW, STEPS = 96, 700
+WINDOW, STEPS = 64, 800
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "head_dim": 32}
 
 
@@ -49,12 +49,12 @@ def without_source(batch, sentinels):
     return {**batch, "attention_mask": batch["attention_mask"] * seen}
 
 
-def train(model, rows, collate):
+def train(model, rows, collate, steps):
     """Losses on the way."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
-            **{"max_steps": STEPS, "learning_rate": 2e-3, "per_device_train_batch_size": 16, "seed": 1},
+            **{"max_steps": steps, "learning_rate": 3e-3, "per_device_train_batch_size": 32, "seed": 1},
             **{"lr_scheduler_type": "cosine", "warmup_steps": 50, "logging_steps": 10, "save_strategy": "no"},
             **{"use_cpu": True, "report_to": [], "remove_unused_columns": False},
         )
@@ -84,7 +84,7 @@ def f1(guesses, tags):
 
 def main():
     claim = Claim("seq2seq", "Wang et al. 2021")
-    tokenizer = build_tokenizer("bpe", 1024)
+    tokenizer = build_tokenizer("bpe", 384)
     add_sentinels(tokenizer, 32)
     sentinels = sentinel_ids(tokenizer)
     rows, held_out = windows("train", tokenizer, 150), windows("test", tokenizer, 20)[:512]
@@ -97,12 +97,12 @@ def main():
         options = {"vocab_size": len(tokenizer), "initializer_range": 0.2, "hidden_dropout": 0.0}
         return hf_zoo.create_model("seq2seq-tiny", "pre-training", **SIZES, **options, attention_dropout=0.0)
 
-    steps = range(10, STEPS + 1, 10)
     model = make()
-    claim.draw("loss", "both objectives in turn", steps, train(model, rows, AlternatingCollator([corrupt, tag])))
-    blind = make()
-    losses = train(blind, rows, lambda batch: without_source(corrupt(batch), sentinels))
-    claim.draw("loss", "spans without their source", steps, losses)
+    losses = train(model, rows, AlternatingCollator([corrupt, tag]), STEPS)
+    claim.draw("loss", "both objectives in turn", range(10, STEPS + 1, 10), losses)
+    blind = make()  # learns from as many batches of spans
+    losses = train(blind, rows, lambda batch: without_source(corrupt(batch), sentinels), STEPS // 2)
+    claim.draw("loss", "spans without their source", range(10, STEPS // 2 + 1, 10), losses)
 
     seeing = span_loss(model, batches, sentinels)
     blinded = span_loss(blind, [without_source(batch, sentinels) for batch in batches], sentinels)

@@ -276,9 +276,11 @@ class Seq2seqDecoder(Seq2seqStack, CrossDecoderTrunk, ZooSeq2seqPreTrainedModel)
 class ZooSeq2seqModel(EncoderDecoderTrunk, ZooSeq2seqPreTrainedModel):
     """Encoder and decoder without a head."""
 
+    encoder_class = Seq2seqEncoder
+
     def __init__(self, config: ZooSeq2seqConfig) -> None:
         super().__init__(config)
-        self.encoder = Seq2seqEncoder(config)
+        self.encoder = self.encoder_class(config)
         self.decoder = Seq2seqDecoder(config)
         self.post_init()
 
