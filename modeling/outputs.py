@@ -3,12 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPast,
-    MoeCausalLMOutputWithPast,
-    MoeModelOutputWithPast,
-    Seq2SeqLMOutput,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPast, MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import ModelOutput
 
 
@@ -29,18 +24,6 @@ class PreTrainingOutput(ModelOutput):
     seq_relationship_logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class TaggingSeq2SeqOutput(Seq2SeqLMOutput):
-    """Of an encoder-decoder that writes, and tags what it reads.
-
-    Args:
-        loss: the sum of the losses whose labels are given.
-        tag_logits: (B, S), above 0 where a source token has the tag.
-    """
-
-    tag_logits: Tensor | None = None
 
 
 @dataclass

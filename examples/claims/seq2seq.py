@@ -71,7 +71,7 @@ def tag_identifiers(claim):
     claim.draw("loss of identifier tagging", "encoder", range(10, STEPS + 1, 10), losses)
     batch = collate(held_out)
     with torch.no_grad():
-        guesses = model(input_ids=batch["input_ids"]).tag_logits > 0
+        guesses = model.tag(batch["input_ids"]) > 0
     ids, tags = (torch.tensor([row[name] for row in rows]) for name in ("input_ids", "tag_labels"))
     named, other = (torch.bincount(ids[tags == tag], minlength=len(tokenizer)) for tag in (1, 0))
     tags = batch["tag_labels"]

@@ -114,16 +114,6 @@ class ZooFidModel(ZooSeq2seqModel):
             **{**kwargs, "return_dict": True},
         )
 
-    @property
-    def dummy_inputs(self) -> dict[str, Tensor]:
-        """A complete, valid batch: 2 rows of 3 passages of 8 tokens, and 8 target tokens."""
-        inputs = super().dummy_inputs
-        passages = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        return {
-            **inputs,
-            **{name: torch.stack([ids.roll(i, -1) for i in range(3)], 1) for name, ids in passages.items()},
-        }
-
 
 class ZooFidForConditionalGeneration(ZooSeq2seqForConditionalGeneration, GenerationMixin):
     """The language model that answers from passages."""

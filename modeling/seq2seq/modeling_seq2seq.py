@@ -27,9 +27,9 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder
 
@@ -50,7 +50,6 @@ from ..layers.norm import NORMS
 from ..layers.positions import SinusoidalPositions
 from ..layers.relative_bias import RelativePositionBias
 from ..masks import add_bias, encoder_mask
-from ..outputs import TaggingSeq2SeqOutput
 from .configuration_seq2seq import ZooSeq2seqConfig
 
 
@@ -363,12 +362,14 @@ class ZooSeq2seqForPreTraining(ZooSeq2seqForConditionalGeneration, GenerationMix
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: ModelOutput | tuple[Tensor, ...] | None = None,
+        past_key_values: Cache | None = None,
         labels: Tensor | None = None,
         tag_labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> TaggingSeq2SeqOutput:
-        """Logits of both; the loss is the sum over those whose labels are given.
+    ) -> Seq2SeqLMOutput:
+        """Logits of the target; the loss is the sum over those whose labels are given. For tags see `tag`.
 
         Args:
             labels: (B, T), the target, padded on the right with -100.
@@ -381,17 +382,24 @@ class ZooSeq2seqForPreTraining(ZooSeq2seqForConditionalGeneration, GenerationMix
             attention_mask=attention_mask,
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
             labels=labels,
             num_items_in_batch=num_items_in_batch,
             **{**kwargs, "return_dict": True},
         )
-        tag_logits, loss = self.tagger(outputs.encoder_last_hidden_state).squeeze(-1), outputs.loss
         if tag_labels is not None:
             counts = tag_labels != -100
-            tagging = F.binary_cross_entropy_with_logits(tag_logits[counts].float(), tag_labels[counts].float())
-            loss = tagging if loss is None else loss + tagging
-        outputs["loss"] = loss
-        return TaggingSeq2SeqOutput(**outputs, tag_logits=tag_logits)
+            scores = self.tagger(outputs.encoder_last_hidden_state).squeeze(-1)[counts]
+            tagging = F.binary_cross_entropy_with_logits(scores.float(), tag_labels[counts].float())
+            loss = tagging if outputs.loss is None else outputs.loss + tagging
+            return Seq2SeqLMOutput(**{**outputs, "loss": loss})
+        return outputs
+
+    def tag(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Scores (B, S) of source tokens, above 0 where one is of an identifier; see the encoder for arguments."""
+        hidden = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+        return self.tagger(hidden).squeeze(-1)
 
 
 class ClassificationScore(nn.Module):

@@ -190,6 +190,18 @@ def test_the_encoder_opens_folders_of_the_whole(tmp_path):
     assert_close(encoder(ids()).last_hidden_state, expected)
 
 
+def test_pre_training_adds_both_losses():
+    model, tokens, tags = make("pre-training"), ids(), torch.tensor([[1, 0, -100, 1, 0, 0, 0, 1, 1, -100]] * 2)
+    written, both = model(tokens, labels=tokens).loss, model(tokens, labels=tokens, tag_labels=tags).loss
+    tagged = model(tokens, tag_labels=tags).loss
+    assert_close(both, written + tagged)
+    scores, real = model.tag(tokens), tags != -100
+    expected = nn.functional.binary_cross_entropy_with_logits(scores[real], tags[real].float())
+    assert_close(tagged, expected)
+    assert_close(model(tokens, tag_labels=tags, return_dict=False)[0], expected)
+    assert model(tokens).loss is None
+
+
 def test_packed_targets_need_packed_sources():
     positions = torch.tensor([[0, 1, 2, 0, 1]])
     with pytest.raises(ValueError, match="position_ids"):
