@@ -1,8 +1,8 @@
 """Presets: published sizes by name, as data in the architecture's folder, read here.
 
 A preset is `{"config": overrides of the config's defaults, "parameters": exact count, "source": where the
-numbers come from, "tokenizer": kind of its tokenizer, "bpe" without it, "task": its main head, the architecture's
-without it}`.
+numbers come from, "tokenizer": kind of its tokenizer, "bpe" without it, "sentinels": how many of its tokens stand for
+lost spans, "task": its main head, the architecture's without it}`.
 """
 
 import dataclasses
@@ -81,8 +81,12 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase":
     _, preset = find_preset(name)
     from .data.recipes import build_tokenizer
 
-    config = create_config(name).get_text_config()
-    tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size, name)
+    config, sentinels = create_config(name).get_text_config(), preset.get("sentinels", 0)
+    tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size - sentinels, name)
+    if sentinels:
+        from .training.seq2seq_collators import add_sentinels
+
+        add_sentinels(tokenizer, sentinels)
     if max_length := getattr(config, "max_position_embeddings", None):
         tokenizer.model_max_length = max_length
     return tokenizer

@@ -20,6 +20,8 @@ TASKS = {
     "pre-training": ("AutoModelForPreTraining", "ForPreTraining"),
     "causal-lm": ("AutoModelForCausalLM", "ForCausalLM"),
     "masked-lm": ("AutoModelForMaskedLM", "ForMaskedLM"),
+    "seq2seq-lm": ("AutoModelForSeq2SeqLM", "ForConditionalGeneration"),
+    "text-encoding": ("AutoModelForTextEncoding", "EncoderModel"),
     "next-sentence-prediction": ("AutoModelForNextSentencePrediction", "ForNextSentencePrediction"),
     "sequence-classification": ("AutoModelForSequenceClassification", "ForSequenceClassification"),
     "token-classification": ("AutoModelForTokenClassification", "ForTokenClassification"),
@@ -30,6 +32,16 @@ DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification",
 ENCODER_TASKS = (
     *("masked-lm", "pre-training", "next-sentence-prediction", "sequence-classification"),
     *("token-classification", "question-answering", "multiple-choice"),
+)
+ENCODER_DECODER_TASKS = (
+    *(
+        "seq2seq-lm",
+        "pre-training",
+        "text-encoding",
+        "sequence-classification",
+        "token-classification",
+        "question-answering",
+    ),
 )
 
 
@@ -217,6 +229,20 @@ ARCHITECTURES = {
             ("Katharopoulos et al. 2020", "https://arxiv.org/abs/2006.16236"),
             tuple(dict.fromkeys(("causal-lm", *ENCODER_TASKS))),
             counted_task="feature-extraction",
+        ),
+        Architecture(
+            "seq2seq",
+            "encoder-decoder: the transformer of 2017, T5, T5 1.1, CodeT5",
+            ("Raffel et al. 2019", "https://arxiv.org/abs/1910.10683"),
+            ENCODER_DECODER_TASKS,
+            norm_targets=("mixer_norm", "cross_norm", "mlp_norm", "norm"),
+        ),
+        Architecture(
+            "fid",
+            "Fusion-in-Decoder: passages read apart, answered from together",
+            ("Izacard and Grave 2020", "https://arxiv.org/abs/2007.01282"),
+            ("seq2seq-lm",),
+            norm_targets=("mixer_norm", "cross_norm", "mlp_norm", "norm"),
         ),
         Architecture(
             "rwkv4",

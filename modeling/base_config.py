@@ -72,7 +72,7 @@ class ZooConfig(PreTrainedConfig, metaclass=_RaisesValueError):
         """Every size and count is at least one, or zero where it may be: found here, not as an error in a layer."""
         for field in fields(self):
             value = getattr(self, field.name, None)
-            is_size = field.name.endswith("_size") or field.name.startswith("num_")
+            is_size = field.name.endswith(("_size", "_layers")) or field.name.startswith("num_")
             least = 0 if field.name in self.may_be_zero else 1
             if is_size and isinstance(value, int) and value < least:
                 raise ValueError(f"{field.name} must be at least {least}, got {value}")

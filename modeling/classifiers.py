@@ -33,8 +33,12 @@ class ClassifierHead(Head):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.dropout = nn.Dropout(getattr(config, "classifier_dropout", 0.0))
-        self.score = nn.Linear(config.hidden_size, self.num_scores or config.num_labels, bias=self.score_has_bias)
+        self.score = self.make_score(config)
         self.post_init()
+
+    def make_score(self, config: PreTrainedConfig) -> nn.Module:
+        """What makes scores of a vector (..., D)."""
+        return nn.Linear(config.hidden_size, self.num_scores or config.num_labels, bias=self.score_has_bias)
 
     def summary(self, outputs: Any, attention_mask: Tensor | None) -> Tensor:
         """One vector (B, D) a row: the pooler's, or that of the last real token."""

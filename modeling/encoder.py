@@ -80,6 +80,10 @@ class EncoderTrunk:
         """
         return encoder_mask(self.config, x, attention_mask, position_ids)
 
+    def finish(self, x: Tensor) -> Tensor:
+        """x (B, T, D) after the last block -> the last hidden state (B, T, D)."""
+        return x if self.norm is None else self.norm(x)
+
     @capture_outputs
     def forward(
         self,
@@ -107,8 +111,7 @@ class EncoderTrunk:
             position_ids = token_positions(x, attention_mask, 0)
         x = self.place(x, position_ids, token_type_ids)
         x = self.run(x, mask, position_ids, attention_mask, packed, **kwargs)
-        if self.norm is not None:
-            x = self.norm(x)
+        x = self.finish(x)
         return BaseModelOutputWithPooling(
             last_hidden_state=x,
             pooler_output=None if self.pooler is None else self.pooler(x, attention_mask),

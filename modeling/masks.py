@@ -1,5 +1,7 @@
 """Masks and positions: who may see whom, in the form each kind of layer and each attention backend wants."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -185,13 +187,74 @@ def encoder_mask(
         attention_mask: (B, T) with 1 on real tokens.
         position_ids: (B, T) as the caller gave them: where they restart at 0, a packed document starts.
     """
-    same_document = None
-    if position_ids is not None and attention_mask is None and bool((position_ids[:, 1:] == 0).any()):
-        document = (position_ids == 0).cumsum(-1).expand(x.shape[0], -1)
-
-        def same_document(batch_idx: Tensor, head_idx: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            return document[batch_idx, q_idx] == document[batch_idx, kv_idx]
-
+    documents = packed_documents(x, attention_mask, position_ids)
     return create_bidirectional_mask(
-        config=config, inputs_embeds=x, attention_mask=attention_mask, and_mask_function=same_document
+        config=config,
+        inputs_embeds=x,
+        attention_mask=attention_mask,
+        and_mask_function=None if documents is None else _same(documents, documents),
     )
+
+
+def cross_mask(
+    config: PreTrainedConfig,
+    x: Tensor,
+    context: Tensor,
+    attention_mask: Tensor | None,
+    documents: Tensor | None = None,
+    context_documents: Tensor | None = None,
+) -> Tensor | None:
+    """What the attention backend wants in order to let every token see all real ones of a context.
+
+    Args:
+        x: embedded tokens (B, T, D).
+        context: (B, S, D).
+        attention_mask: (B, S) with 1 on real tokens of the context.
+        documents, context_documents: see `packed_documents`; both or neither, as many in a row of the one as of the
+            other.
+    """
+    return create_bidirectional_mask(
+        config=config,
+        inputs_embeds=x,
+        attention_mask=attention_mask,
+        encoder_hidden_states=context,
+        and_mask_function=None if documents is None else _same(documents, context_documents),
+    )
+
+
+def packed_documents(x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Tensor | None:
+    """Which of the documents packed into its row each token of x (B, T, D) is of (B, T), None where rows hold one."""
+    if position_ids is None or attention_mask is not None or not bool((position_ids[:, 1:] == 0).any()):
+        return None
+    return (position_ids == 0).cumsum(-1).expand(x.shape[0], -1)
+
+
+def _same(queries: Tensor, keys: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The function of indices, in the form transformers wants, that tells whether both are of one document."""
+
+    def same(batch_idx: Tensor, head_idx: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return queries[batch_idx, q_idx] == keys[batch_idx, kv_idx]
+
+    return same
+
+
+def add_bias(mask: Tensor | None, bias: Tensor, is_causal: bool) -> tuple[Tensor | None, Tensor | None]:
+    """A mask and a bias on the scores as one mask, so that a stack of layers joins them once.
+
+    Args:
+        mask: as the attention backend wants it, for one of its own form given back beside the bias.
+        bias: (1, H, T, S).
+        is_causal: what no mask means for more than one query.
+
+    Returns:
+        The mask (B or 1, H, T, S), to be added to the scores, and None; or both as they were.
+    """
+    if mask is None:
+        num_queries, num_keys = bias.shape[-2:]
+        if not is_causal or num_queries == 1:
+            return bias, None
+        mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=bias.device).tril(num_keys - num_queries)
+    elif not isinstance(mask, Tensor) or mask.ndim != 4:
+        return mask, bias
+    allowed = mask if mask.dtype == torch.bool else mask == 0
+    return bias.masked_fill(~allowed, torch.finfo(bias.dtype).min), None

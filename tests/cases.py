@@ -61,7 +61,11 @@ class Case:
             return {"passage_input_ids": ids.flip(1)}
         if name.endswith(("ForCausalLM", "ForMaskedLM")):
             return {"labels": ids}
+        if name.endswith("ForConditionalGeneration"):
+            return {"labels": inputs.get("decoder_input_ids", ids)}
         if name.endswith("ForPreTraining"):
+            if model.config.is_encoder_decoder:
+                return {"labels": ids, "tag_labels": ids % 2}
             pairs = hasattr(model, "seq_relationship")
             return {"labels": ids, **({"next_sentence_label": torch.arange(rows) % 2} if pairs else {})}
         if name.endswith("ForTokenClassification"):
@@ -136,6 +140,8 @@ CASES = {
         },
     ),
     "zoo_deberta": Case(ARCHITECTURES["zoo_deberta"], is_causal=False),
+    "zoo_seq2seq": Case(ARCHITECTURES["zoo_seq2seq"], is_causal=False),
+    "zoo_fid": Case(ARCHITECTURES["zoo_fid"], is_causal=False),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

@@ -9,6 +9,7 @@ from .rwkv_files import open_rwkv_file
 from .table import find_upstream, prefixes, read_table
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
@@ -45,11 +46,11 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     finally:
         model._weight_conversions = conversions
     prefix = f"{twin.base_model_prefix}."
-    if task == "feature-extraction":  # tables are written for models with a head
+    if not hasattr(twin, twin.base_model_prefix):  # tables are written for heads that hold a trunk
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     expected = set(twin.state_dict())
     twin.load_state_dict({n: t.clone() for n, t in weights.items() if n in expected}, strict=False, assign=True)
-    twin.tie_weights()
+    _tie(twin, weights)
     lost = [n for n, p in twin.named_parameters() if p.is_meta]
     unused = {n for n in lost if any(part in n for part in table.unused)}
     for name in unused:
@@ -59,7 +60,7 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     if lost := [n for n in lost if n not in unused]:
         raise ValueError(f"{type(model).__name__} has no weight for {lost[0]!r} of {type(twin).__name__}")
     # Buffers that no checkpoint holds are still without data; a second load from disk fills them.
-    return _filled(twin)
+    return _filled(twin, weights)
 
 
 def _first_that_fits(architecture: Architecture, model: "PreTrainedModel") -> str:
@@ -73,11 +74,20 @@ def _first_that_fits(architecture: Architecture, model: "PreTrainedModel") -> st
     raise ValueError("; ".join(reasons) or f"{architecture.model_type} has no counterpart in transformers")
 
 
-def _filled(twin: "PreTrainedModel") -> "PreTrainedModel":
+def _filled(twin: "PreTrainedModel", weights: dict[str, "Tensor"]) -> "PreTrainedModel":
     full = type(twin)(twin.config)
     full.load_state_dict(twin.state_dict(), strict=False, assign=True)
-    full.tie_weights()
+    _tie(full, weights)
     return full.eval()
+
+
+def _tie(twin: "PreTrainedModel", weights: dict[str, "Tensor"]) -> None:
+    """Tie what the config ties, but for weights that are given and differ: so transformers reads its own files, in
+    which alone T5 says whether its scores are tied."""
+    for target, source in dict(twin.all_tied_weights_keys).items():
+        if target in weights and source in weights and not weights[target].equal(weights[source]):
+            del twin.all_tied_weights_keys[target]
+    twin.tie_weights(recompute_mapping=False)
 
 
 def convert_folder(source: str, target: str, to: str) -> Path:

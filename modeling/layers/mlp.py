@@ -4,7 +4,9 @@ plain  y = W_down act(W_up x)                          Vaswani et al. 2017, http
 gated  y = W_down (act(W_gate x) * W_up x)             Shazeer 2020, https://arxiv.org/abs/2002.05202
 """
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 
@@ -14,26 +16,42 @@ def activation(name: str) -> nn.Module:
 
 
 class MLP(nn.Module):
-    """x (..., D) -> y (..., D) through F hidden units; `hidden_act` is a name that transformers knows."""
+    """x (..., D) -> y (..., D) through F hidden units; `hidden_act` is a name that transformers knows.
 
-    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str, bias: bool = False) -> None:
+    `down_proj` may be in a wider dtype than the rest, where its sums would overflow half precision; y then is, too.
+    """
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, hidden_act: str, bias: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=bias)
         self.act_fn = activation(hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) -> y (..., D)."""
-        return self.down_proj(self.act_fn(self.up_proj(x)))
+        return self.narrow(self.act_fn(self.up_proj(x)))
+
+    def narrow(self, hidden: Tensor) -> Tensor:
+        """Hidden units (..., F) -> y (..., D)."""
+        if self.dropout:
+            hidden = F.dropout(hidden, self.dropout, self.training)
+        if hidden.dtype == torch.float16 and self.down_proj.weight.dtype == torch.float32:
+            hidden = hidden.float()
+        return self.down_proj(hidden)
 
 
 class GatedMLP(MLP):
     """SwiGLU and its kind: a third projection gates the hidden units."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str, bias: bool = False) -> None:
-        super().__init__(hidden_size, intermediate_size, hidden_act, bias)
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, hidden_act: str, bias: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__(hidden_size, intermediate_size, hidden_act, bias, dropout)
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) -> y (..., D)."""
-        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return self.narrow(self.act_fn(self.gate_proj(x)) * self.up_proj(x))

@@ -21,10 +21,13 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., D) -> y (..., D); the gain multiplies after the cast back, as in the published checkpoints."""
-        if x.dtype in (torch.float32, torch.float64):
+        """x (..., D) -> y (..., D); the gain multiplies after the cast back, as in the published checkpoints.
+
+        A residual stream that is wider than the weights (float32 beside half precision) comes out in theirs.
+        """
+        if x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64):
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
+        return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(self.weight.dtype)
 
     def extra_repr(self) -> str:
         """The size and eps, for printing a model."""

@@ -75,6 +75,13 @@ OPTIONS = {
         {"hidden_size": 32, "num_hidden_layers": 2, "rescale_every": 0, "tie_word_embeddings": True},
     ],
 }
+T5_SIZES = {"d_model": 48, "d_kv": 10, "d_ff": 80, "num_layers": 3, "num_heads": 6, "decoder_start_token_id": 0}
+OPTIONS["t5"] = [
+    T5_SIZES,
+    {**T5_SIZES, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 2},
+    {**T5_SIZES, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 9, "dropout_rate": 0.2},
+    {**T5_SIZES, "feed_forward_proj": "gated-silu", "layer_norm_epsilon": 0.1, "decoder_start_token_id": 5},
+]
 MLA_SIZES = {
     **SIZES,
     **{"kv_lora_rank": 20, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 14, "n_shared_experts": 1},
@@ -138,7 +145,10 @@ def upstream_model(model_type, task, options):
         for name, buffer in model.named_buffers():
             if "correction_bias" in name:
                 buffer.uniform_(-0.2, 0.2)
-    model.tie_weights()
+    if not options.get("tie_word_embeddings", True) and hasattr(model, "lm_head"):
+        model.all_tied_weights_keys.pop("lm_head.weight", None)  # T5 ties whatever it is told, until a file differs
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) * 0.15)
+    model.tie_weights(recompute_mapping=False)
     return model.eval()
 
 
@@ -147,7 +157,10 @@ def batch(task):
     ids = torch.randint(2, SEP, (2, 13), generator=torch.Generator().manual_seed(1))
     ids[:, (4, 5, -1)] = SEP
     mask = torch.ones_like(ids)
-    if task != "sequence-classification":  # upstream reads the last token by id and not by mask
+    if task == "sequence-classification":  # upstream reads the last token by id and not by mask, T5 the last </s>
+        ids[ids == 1] = 2
+        ids[:, -1] = 1
+    else:
         mask[0, -4:] = 0
     return ids, mask
 
@@ -156,6 +169,8 @@ def run(model, task):
     """The main output on real tokens."""
     ids, mask = batch(task)
     inputs = {"input_ids": ids, "attention_mask": mask}
+    if task in ("seq2seq-lm", "pre-training", "feature-extraction") and model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids.flip(-1)
     if task == "multiple-choice":
         inputs = {name: value[:, None].repeat(1, 2, 1) for name, value in inputs.items()}
         inputs["input_ids"][:, 1] = inputs["input_ids"][:, 1].flip(-1)
