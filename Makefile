@@ -15,6 +15,7 @@ test: $(VENV)/dev.done  ## every commit: under ten minutes
 	$(PYTEST)
 
 test-all: $(VENV)/dev.done test-floor  ## everything, slow lane and oldest transformers included
+	$(PIP_INSTALL) --editable '.[vector-server]'
 	$(PYTEST) -m "not gpu and not hub"
 
 test-floor: $(FLOOR)/dev.done  ## the tests of every commit on the oldest transformers that works

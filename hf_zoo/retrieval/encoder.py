@@ -99,7 +99,7 @@ class TextEncoder:
         if not texts:
             raise ValueError("there are no texts to encode")
         vectors: np.ndarray | None = None
-        for rows, batch in self._batches(texts, batch_size):
+        for rows, batch in self.batches(texts, batch_size):
             with torch.inference_mode():
                 made = self._vectors(batch, own).float().cpu().numpy()
             if vectors is None:
@@ -107,7 +107,7 @@ class TextEncoder:
             vectors[rows] = made
         return vectors
 
-    def _batches(self, texts: list[str], batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    def batches(self, texts: list[str], batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Rows and their padded tokens; texts of like length go together, so that little of a batch is padding."""
         tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
         lengths = [len(ids) for ids in tokens["input_ids"]]
