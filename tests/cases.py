@@ -113,7 +113,11 @@ CASES = {
             "test_weights_of_another_shape_are_an_error": "sizes are those of the parts, which are tested themselves",
             "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the parts",
         },
-        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "qa_classifier.bias": "adds the same number to all passages of a question, which softmax does not see",
+            "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
+        },
     ),
     "zoo_longformer": Case(
         ARCHITECTURES["zoo_longformer"],

@@ -157,10 +157,7 @@ def batch(task):
     ids = torch.randint(2, SEP, (2, 13), generator=torch.Generator().manual_seed(1))
     ids[:, (4, 5, -1)] = SEP
     mask = torch.ones_like(ids)
-    if task == "sequence-classification":  # upstream reads the last token by id and not by mask, T5 the last </s>
-        ids[ids == 1] = 2
-        ids[:, -1] = 1
-    else:
+    if task != "sequence-classification":  # upstream reads the last token by id and not by mask
         mask[0, -4:] = 0
     return ids, mask
 
@@ -169,6 +166,8 @@ def run(model, task):
     """The main output on real tokens."""
     ids, mask = batch(task)
     inputs = {"input_ids": ids, "attention_mask": mask}
+    if task == "sequence-classification" and model.config.is_encoder_decoder:
+        ids[:, -1] = 1  # T5 reads the last </s>
     if task in ("seq2seq-lm", "pre-training", "feature-extraction") and model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = ids.flip(-1)
     if task == "multiple-choice":
