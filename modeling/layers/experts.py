@@ -162,4 +162,5 @@ class GatedExperts(Experts):
     def activate(self, x: Tensor) -> Tensor:
         """What stands between the two products: x (n, 2 F), the gate first -> (n, F)."""
         gate, hidden = x.chunk(2, dim=-1)
-        return self.act_fn(gate) * hidden
+        gate = self.act_fn(gate)
+        return gate * hidden if torch.is_grad_enabled() else gate.mul_(hidden)
