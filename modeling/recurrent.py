@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .base_model import ZooPreTrainedModel
 from .cache import State, read_state, write_state
+from .layers.gaps import across_gaps
 from .layers.norm import RMSNorm
 
 
@@ -60,7 +61,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
         self, x: Tensor, mask: Tensor | None, state: State | None, packed_positions: Tensor | None, keep_state: bool
     ) -> tuple[Tensor, State]:
         """y (B, T, D) and the new state, which most mixers find by the way whether it is wanted or not."""
-        return self.mixer(x, mask, state, packed_positions)
+        return across_gaps(self.mixer, x, mask, state, packed_positions)
 
 
 class RecurrentPreTrainedModel(ZooPreTrainedModel):

@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .cache import read_state, write_state
 from .decoder import DecoderTrunk
+from .layers.gaps import across_gaps
 from .recurrent import RecurrentPreTrainedModel
 
 
@@ -46,11 +47,11 @@ class RwkvBlock(GradientCheckpointingLayer):
     ) -> Tensor | tuple[Tensor, ...]:
         """x (B, T, D), mask (B, T) with 1 on real tokens -> (B, T, D), and what the time mixing hands on."""
         state = read_state(past_key_values, self.layer_idx)
-        y, state, *carried = self.mixer(self.mixer_norm(x), mask, state, packed_positions, *carried)
+        y, state, *carried = across_gaps(self.mixer, self.mixer_norm(x), mask, state, packed_positions, *carried)
         write_state(past_key_values, self.layer_idx, state)
         x = x + y
         state = read_state(past_key_values, self.layer_idx, part=1)
-        y, state = self.mlp(self.mlp_norm(x), mask, state, packed_positions)
+        y, state = across_gaps(self.mlp, self.mlp_norm(x), mask, state, packed_positions)
         write_state(past_key_values, self.layer_idx, state, part=1)
         x = x + y
         return (x, *carried) if carried else x

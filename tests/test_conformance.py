@@ -196,6 +196,18 @@ def test_padding_changes_nothing(headed, side):
 
 
 @torch.no_grad()
+def test_padding_between_tokens_changes_nothing(generative):
+    """What a prompt that was padded on the right looks like when its text goes on without a cache."""
+    model, ids = generative.build(), generative.inputs()["input_ids"]
+    pads = torch.full((2, 3), 4)
+    mask = torch.ones(2, ids.shape[1] + 3, dtype=torch.long)
+    mask[:, 5:8] = 0
+    got = first_output(model, input_ids=torch.cat((ids[:, :5], pads, ids[:, 5:]), 1), attention_mask=mask)
+    expected = first_output(model, input_ids=ids)
+    assert_close(got[mask.bool()].view(expected.shape), expected, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_rows_do_not_see_each_other(case):
     model, inputs = case.build(), case.inputs()
     together = first_output(model, **inputs)

@@ -23,6 +23,7 @@ from transformers.utils.output_capturing import OutputRecorder
 from ..cache import RECURRENT_LAYERS, read_state, write_state
 from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..layers.attention import Attention
+from ..layers.gaps import across_gaps
 from ..layers.latent_attention import LatentAttention
 from ..layers.latent_spaces import LatentSpaceAttention
 from ..layers.positions import RotaryPositions
@@ -108,7 +109,7 @@ class HybridBlock(RoutedBlock, LlmBlock):
             nonlocal routing
             if self.keeps_state:
                 state = read_state(past_key_values, self.layer_idx, part=1)
-                y, state = self.mlp(x, token_mask, state, packed_positions)
+                y, state = across_gaps(self.mlp, x, token_mask, state, packed_positions)
                 write_state(past_key_values, self.layer_idx, state, part=1)
                 return self.drop(y)
             y, routing = self.route(x, token_mask)
@@ -146,7 +147,7 @@ class HybridBlock(RoutedBlock, LlmBlock):
 
     def recur(self, x: Tensor, mask: Tensor | None, cache: Cache | None, packed_positions: Tensor | None) -> Tensor:
         """A token mixer with a state, x (B, T, D) -> (B, T, D)."""
-        y, state = self.mixer(x, mask, read_state(cache, self.layer_idx), packed_positions)
+        y, state = across_gaps(self.mixer, x, mask, read_state(cache, self.layer_idx), packed_positions)
         write_state(cache, self.layer_idx, state)
         return self.drop(y)
 

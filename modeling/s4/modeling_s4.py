@@ -18,6 +18,7 @@ from ..cache import State
 from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..decoder import DecoderTrunk
 from ..heads import CausalLMHead
+from ..layers.gaps import across_gaps
 from ..layers.norm import RMSNorm
 from ..layers.s4 import S4, DiagonalStateSpace, StateSpace
 from ..recurrent import RecurrentBlock, RecurrentPreTrainedModel
@@ -43,7 +44,7 @@ class S4Block(RecurrentBlock):
         self, x: Tensor, mask: Tensor | None, state: State | None, packed_positions: Tensor | None, keep_state: bool
     ) -> tuple[Tensor, State]:
         """y (B, T, D) and the new state if it is wanted: beside a convolution it is work of its own."""
-        return self.mixer(x, mask, state, packed_positions, keep_state)
+        return across_gaps(self.mixer, x, mask, state, packed_positions, keep_state)
 
 
 class ZooS4PreTrainedModel(RecurrentPreTrainedModel):

@@ -41,6 +41,7 @@ from ..decoder import DecoderTrunk
 from ..heads import CausalLMHead, MaskedLMHead, NextSentenceHead, PreTrainingHead
 from ..layers.attention import Attention
 from ..layers.feature_maps import make_feature_map
+from ..layers.gaps import across_gaps
 from ..layers.linear_attention import LinearAttention
 from ..layers.local_attention import LocalAttention
 from ..layers.low_rank import factorise
@@ -162,7 +163,7 @@ class SlmBlock(GradientCheckpointingLayer):
         """The residual branch of the token mixer added to x (B, T, D)."""
         y = x if self.is_post_norm else self.mixer_norm(x)
         if self.is_recurrent:
-            y, state = self.mixer(y, mask, read_state(cache, layer_idx), packed_positions)
+            y, state = across_gaps(self.mixer, y, mask, read_state(cache, layer_idx), packed_positions)
             write_state(cache, layer_idx, state)
         else:
             remember = None if cache is None else partial(cache.update, layer_idx=layer_idx)
