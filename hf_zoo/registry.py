@@ -201,6 +201,13 @@ ARCHITECTURES = {
             counted_task="feature-extraction",
         ),
         Architecture(
+            "hibert",
+            "encoder for long texts and records: segments, then documents; HAT, Hi-BEHRT",
+            ("Chalkidis et al. 2022", "https://arxiv.org/abs/2210.05529"),
+            tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction")),
+            counted_task="feature-extraction",
+        ),
+        Architecture(
             "deberta",
             "disentangled attention: DeBERTa, versions 1 to 3",
             ("He et al. 2020", "https://arxiv.org/abs/2006.03654"),
