@@ -17,6 +17,7 @@ if not os.path.isdir(os.path.join(__path__[0], "modeling")) and os.path.isdir(os
 
 from .export import export_standalone  # noqa: E402
 from .extend import extend_positions  # noqa: E402
+from .hierarchy import as_hierarchical  # noqa: E402
 from .hybrid import as_hybrid  # noqa: E402
 from .lora import lora_config  # noqa: E402
 from .low_rank import compress, expand  # noqa: E402
@@ -25,6 +26,7 @@ from .registration import register  # noqa: E402
 from .registry import list_architectures  # noqa: E402
 
 __all__ = [
+    "as_hierarchical",
     "as_hybrid",
     "compress",
     "create_config",

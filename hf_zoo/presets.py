@@ -83,6 +83,11 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase":
 
     config = create_config(name).get_text_config()
     tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size, name)
-    if max_length := getattr(config, "max_position_embeddings", None):
+    if max_length := longest_row(config):
         tokenizer.model_max_length = max_length
     return tokenizer
+
+
+def longest_row(config: "PretrainedConfig") -> int | None:
+    """Most tokens that a row may have: its positions, unless those count something else; None where any number may."""
+    return getattr(config, "max_row_length" if hasattr(config, "max_row_length") else "max_position_embeddings", None)

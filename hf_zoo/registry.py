@@ -206,6 +206,7 @@ ARCHITECTURES = {
             ("Chalkidis et al. 2022", "https://arxiv.org/abs/2210.05529"),
             tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction")),
             counted_task="feature-extraction",
+            processors=(("AutoProcessor", "hibert_processor.HibertProcessor"),),
         ),
         Architecture(
             "deberta",

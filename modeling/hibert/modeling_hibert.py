@@ -121,9 +121,8 @@ class ZooHibertModel(BertTrunk, ZooHibertPreTrainedModel):
                 beyond the table of positions share its last row.
         """
         rows = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
-        size, stride = self.config.segment_size, self.config.segment_stride
-        if rows is not None and rows.ndim == 3:
-            size = stride = rows.shape[2]
+        given = rows.shape[1:] if rows is not None and rows.ndim == 3 else None
+        if given is not None:
             flat = (input_ids, attention_mask, token_type_ids, inputs_embeds, age_ids, visit_ids)
             flat = (None if value is None else value.flatten(1, 2) for value in flat)
             input_ids, attention_mask, token_type_ids, inputs_embeds, age_ids, visit_ids = flat
@@ -132,7 +131,7 @@ class ZooHibertModel(BertTrunk, ZooHibertPreTrainedModel):
             x = x + self.embed_ages(age_ids)
         elif age_ids is not None:
             raise ValueError("age_ids are given to a model without ages: set num_ages in its config")
-        segments = self.cut(x, attention_mask, position_ids, size, stride)
+        segments = self.cut(x, attention_mask, position_ids, given)
         x, token_type_ids, visit_ids = (
             None if value is None else segments.lay_out(value) for value in (x, token_type_ids, visit_ids)
         )
@@ -149,20 +148,32 @@ class ZooHibertModel(BertTrunk, ZooHibertPreTrainedModel):
         return outputs
 
     def cut(
-        self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, size: int, stride: int
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        given: tuple[int, int] | None = None,
     ) -> Segments:
         """How the rows of x (B, T, D) are cut, with what hides padding from attention.
+
+        Args:
+            given: (S, K) of rows that are cut already.
 
         Raises:
             ValueError: there are more segments than document blocks can tell apart.
         """
         attention_mask = drop_useless_mask(attention_mask)
-        starts = packed_positions(position_ids, attention_mask, has_past=False)
-        if starts is not None:
-            starts = (starts == 0).expand(x.shape[:2])
-            starts = starts | (torch.arange(x.shape[1], device=x.device) == 0)
-            starts = starts if bool(starts[:, 1:].any()) else None
-        segments = cut(*x.shape[:2], size, stride, attention_mask, starts, x.device)
+        if given is not None:
+            shape = (len(x), *given)
+            segments = Segments(shape, None if attention_mask is None else attention_mask.bool().view(shape))
+        else:
+            starts = packed_positions(position_ids, attention_mask, has_past=False)
+            if starts is not None:
+                starts = (starts == 0).expand(x.shape[:2])
+                starts = starts | (torch.arange(x.shape[1], device=x.device) == 0)
+                starts = starts if bool(starts[:, 1:].any()) else None
+            size, stride = self.config.segment_size, self.config.segment_stride
+            segments = cut(*x.shape[:2], size, stride, attention_mask, starts, x.device)
         num_documents, num_segments, size = segments.shape
         if num_segments > self.config.max_segments and self.config.has_document_blocks:
             raise ValueError(

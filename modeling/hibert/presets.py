@@ -6,11 +6,13 @@ BEHRT = "Li et al. 2021, arXiv:2106.11360"
 PRESETS = {
     "hibert-tiny": {
         "config": {
-            **{"num_hidden_layers": 3, "layout": "SDS", "hidden_size": 64, "num_attention_heads": 4},
-            **{"intermediate_size": 256, "vocab_size": 512, "segment_size": 16, "max_position_embeddings": 18},
+            **{"num_hidden_layers": 2, "layout": "SD", "hidden_size": 64, "num_attention_heads": 4},
+            **{"intermediate_size": 256, "vocab_size": 512, "segment_size": 16, "max_position_embeddings": 16},
+            **{"position_offset": 0, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None},
         },
-        "parameters": 190_336,
+        "parameters": 140_224,
         "source": "for tests and first steps",
+        "tokenizer": "wordpiece",
     },
     "hat-base-4096": {
         "config": {},

@@ -186,13 +186,14 @@ class SegmentPooler(nn.Module):
         """g (N, S, D), mask (N, S) -> (N, D); of a document without a real segment any finite vector."""
         if mask is None:
             mask = torch.ones(g.shape[:2], dtype=torch.bool, device=g.device)
+        mask = mask | ~mask.any(-1, keepdim=True)  # an empty document: its vector means nothing, but is finite
         if self.kind == "first":
             return g.take_along_dim(mask.int().argmax(-1)[:, None, None], dim=1).squeeze(1)
         if self.kind == "mean":
             weights = mask[..., None].to(g.dtype)
-            return (g * weights).sum(1) / weights.sum(1).clamp_min(1)
-        lowest = torch.finfo(g.dtype).min
+            return (g * weights).sum(1) / weights.sum(1)
         if self.kind == "max":
-            return g.masked_fill(~mask[..., None], lowest).amax(1)
-        scores = self.attention(g).squeeze(-1).masked_fill(~mask, lowest)  # (N, S)
-        return (scores.float().softmax(-1).to(g.dtype)[..., None] * g).sum(1)
+            return g.masked_fill(~mask[..., None], -torch.inf).amax(1)
+        scores = self.attention(g).squeeze(-1).masked_fill(~mask, -torch.inf)  # (N, S)
+        weights = scores.softmax(-1, dtype=torch.promote_types(g.dtype, torch.float32)).to(g.dtype)
+        return (weights[..., None] * g).sum(1)
