@@ -181,7 +181,7 @@ ARCHITECTURES = {
         ),
         Architecture(
             "mlm",
-            "masked language model: BERT, BioBERT",
+            "masked language model: BERT, BioBERT, ClinicalBERT, PubMedBERT, FinBERT",
             ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),
             ENCODER_TASKS,
             counted_task="feature-extraction",

@@ -238,14 +238,14 @@ def parity_of_facts(generator):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layout", "solves"), [("SDSD", True), ("SSSS", False)])
+@pytest.mark.parametrize(("layout", "solves"), [("SD", True), ("SS", False)])
 def test_facts_of_two_segments_are_joined_by_documents_alone(layout, solves):
     """Pooled from the first segment, which alone knows nothing of the last."""
     torch.manual_seed(0)
-    rates = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "block_layout": "pre"}
-    options = {**SIZES, **rates, "segment_size": 5, "layout": layout, "num_hidden_layers": 4, "pooling": "first"}
+    rates = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "block_layout": "pre", "initializer_range": 0.2}
+    options = {**SIZES, **rates, "segment_size": 5, "layout": layout, "num_hidden_layers": 2, "pooling": "first"}
     model = hf_zoo.create_model("hibert-tiny", "sequence-classification", num_labels=2, **options)
-    train(model, parity_of_facts, steps=400, learning_rate=2e-3, batch_size=32)
+    train(model, parity_of_facts, steps=400, learning_rate=3e-3, batch_size=32)
     rows = [parity_of_facts(torch.Generator().manual_seed(10**6 + i)) for i in range(300)]
     tokens, labels = (torch.stack([row[name] for row in rows]) for name in ("input_ids", "labels"))
     with torch.no_grad():
