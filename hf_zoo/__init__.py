@@ -17,14 +17,17 @@ if not os.path.isdir(os.path.join(__path__[0], "modeling")) and os.path.isdir(os
 
 from .export import export_standalone  # noqa: E402
 from .extend import extend_positions  # noqa: E402
+from .hierarchy import as_hierarchical  # noqa: E402
 from .hybrid import as_hybrid  # noqa: E402
 from .lora import lora_config  # noqa: E402
 from .low_rank import compress, expand  # noqa: E402
 from .presets import create_config, create_model, create_processor, list_models  # noqa: E402
+from .recipes import list_recipes, recipe  # noqa: E402
 from .registration import register  # noqa: E402
 from .registry import list_architectures  # noqa: E402
 
 __all__ = [
+    "as_hierarchical",
     "as_hybrid",
     "compress",
     "create_config",
@@ -35,7 +38,9 @@ __all__ = [
     "extend_positions",
     "list_architectures",
     "list_models",
+    "list_recipes",
     "lora_config",
+    "recipe",
     "register",
 ]
 

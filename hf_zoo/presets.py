@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .errors import unknown_name
@@ -19,13 +20,18 @@ if TYPE_CHECKING:
 
 
 def read_presets(architecture: Architecture) -> dict[str, dict[str, Any]]:
-    """All presets of one architecture, tiny first. Executes its `presets.py` alone: no model, no torch."""
+    """All presets of one architecture, tiny first."""
+    return presets_module(architecture).PRESETS
+
+
+def presets_module(architecture: Architecture) -> ModuleType:
+    """An architecture's `presets.py`, executed alone: no model, no torch."""
     root = importlib.util.find_spec("hf_zoo.modeling").submodule_search_locations[0]
     path = Path(root, architecture.name, "presets.py")
     spec = importlib.util.spec_from_file_location(f"_hf_zoo_presets_{architecture.name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.PRESETS
+    return module
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -87,6 +93,11 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase":
         from .training.seq2seq_collators import add_sentinels
 
         add_sentinels(tokenizer, sentinels)
-    if max_length := getattr(config, "max_position_embeddings", None):
+    if max_length := longest_row(config):
         tokenizer.model_max_length = max_length
     return tokenizer
+
+
+def longest_row(config: "PretrainedConfig") -> int | None:
+    """Most tokens that a row may have: its positions, unless those count something else; None where any number may."""
+    return getattr(config, "max_row_length" if hasattr(config, "max_row_length") else "max_position_embeddings", None)

@@ -197,7 +197,7 @@ ARCHITECTURES = {
         ),
         Architecture(
             "mlm",
-            "masked language model: BERT, BioBERT",
+            "masked language model: BERT, BioBERT, ClinicalBERT, PubMedBERT, FinBERT",
             ("Devlin et al. 2018", "https://arxiv.org/abs/1810.04805"),
             ENCODER_TASKS,
             counted_task="feature-extraction",
@@ -215,6 +215,14 @@ ARCHITECTURES = {
             ("Zaheer et al. 2020", "https://arxiv.org/abs/2007.14062"),
             tuple(t for t in ENCODER_TASKS if t != "next-sentence-prediction"),
             counted_task="feature-extraction",
+        ),
+        Architecture(
+            "hibert",
+            "encoder for long texts and records: segments, then documents; HAT, Hi-BEHRT",
+            ("Chalkidis et al. 2022", "https://arxiv.org/abs/2210.05529"),
+            tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction")),
+            counted_task="feature-extraction",
+            processors=(("AutoProcessor", "hibert_processor.HibertProcessor"),),
         ),
         Architecture(
             "deberta",

@@ -144,6 +144,15 @@ CASES = {
             "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
     ),
+    "zoo_hibert": Case(
+        ARCHITECTURES["zoo_hibert"],
+        overrides={"segment_size": 4},  # 12 tokens are 3 segments
+        is_causal=False,
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "score.bias": "adds the same number to all choices of a row, which softmax does not see",
+        },
+    ),
     "zoo_deberta": Case(ARCHITECTURES["zoo_deberta"], is_causal=False),
     "zoo_seq2seq": Case(ARCHITECTURES["zoo_seq2seq"], is_causal=False),
     "zoo_fid": Case(ARCHITECTURES["zoo_fid"], is_causal=False),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import unknown_name
+from ..presets import longest_row
 from ..registration import register
 from ..registry import ARCHITECTURES, TASKS
 from .rows import Labels, check_task, load_splits, make_collator, make_rows, read_labels
@@ -260,7 +261,7 @@ def _check_sizes(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
             f"tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, the model {vocab_size}: they do not "
             "belong together. Pass the model's own --tokenizer."
         )
-    longest = getattr(model.config, "max_position_embeddings", None) or block_size
+    longest = longest_row(model.config) or block_size
     if block_size > longest:
         raise ValueError(f"--block_size {block_size} is more than the {longest} tokens that the model can take.")
 

@@ -189,3 +189,24 @@ PRESETS = {
         "source": "Luo et al. 2023, arXiv:2306.08568; the one added token is uncertain",
     },
 }
+
+# How published models were made of a base: data for `hf_zoo.recipe`
+RECIPES = {
+    "wizardcoder": {
+        "base": "starcoder-15.5b",
+        "lora": None,
+        "template": (
+            "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+            "\n\n### Instruction:\n{instruction}\n\n### Response:"
+        ),
+        "training": {"learning_rate": 2e-5, "warmup_steps": 30, "max_steps": 200, "lr_scheduler_type": "cosine"},
+        "source": "Luo et al. 2023, arXiv:2306.08568; all weights, batches of 512 rows of 2,048 tokens",
+    },
+    "fingpt": {
+        "base": "llama2-7b",
+        "lora": {"r": 8, "lora_alpha": 32, "lora_dropout": 0.1, "target_modules": ["q_proj", "k_proj", "v_proj"]},
+        "template": "Instruction: {instruction}\nInput: {input}\nAnswer: ",
+        "training": {"learning_rate": 1e-4},
+        "source": "Yang et al. 2023, arXiv:2306.06031; the adapter's numbers and the learning rate are uncertain",
+    },
+}

@@ -1,4 +1,4 @@
-"""Published sizes of BERT and BioBERT; counts are those of the encoder with its pooler."""
+"""Published sizes of BERT and its descendants of one domain; counts are those of the encoder with its pooler."""
 
 
 def size(layers: int, hidden: int, heads: int, vocab: int) -> dict:
@@ -56,6 +56,30 @@ PRESETS = {
         "config": size(24, 1024, 16, 58996),
         "parameters": 364_299_264,
         "source": f"{BIOBERT}; the vocabulary of the large model is uncertain",
+        "tokenizer": "wordpiece",
+    },
+    "bio-clinicalbert": {
+        "config": size(12, 768, 12, 28996),
+        "parameters": 108_310_272,
+        "source": "Alsentzer et al. 2019, arXiv:1904.03323; BioBERT trained on, with BERT's cased vocabulary",
+        "tokenizer": "wordpiece",
+    },
+    "pubmedbert-base": {
+        "config": size(12, 768, 12, 30522),
+        "parameters": 109_482_240,
+        "source": "Gu et al. 2020, arXiv:2007.15779; from scratch, a vocabulary of its own as large as BERT's",
+        "tokenizer": "wordpiece",
+    },
+    "finbert": {
+        "config": size(12, 768, 12, 30522),
+        "parameters": 109_482_240,
+        "source": "Araci 2019, arXiv:1908.10063; BERT trained on, classes of sentiment are num_labels=3",
+        "tokenizer": "wordpiece",
+    },
+    "finbert-finvocab": {
+        "config": size(12, 768, 12, 30873),
+        "parameters": 109_751_808,
+        "source": "Yang et al. 2020, arXiv:2006.08097; from scratch, the size of its vocabulary is uncertain",
         "tokenizer": "wordpiece",
     },
 }
