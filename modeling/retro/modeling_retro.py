@@ -162,7 +162,7 @@ class Retrieval:
             return None
         is_visible = mask.any(1)
         groups.hide(is_visible)
-        self.state.mask = groups.of_rows(mask) & (groups.last >= 0)[:, None]
+        self.state.mask = groups.of_rows(mask)
         return None if bool(mask.all()) else mask | ~is_visible[:, None]
 
     def encode(self, x: Tensor) -> Tensor | None:
