@@ -25,10 +25,12 @@ from .presets import create_config, create_model, create_processor, list_models 
 from .recipes import list_recipes, recipe  # noqa: E402
 from .registration import register  # noqa: E402
 from .registry import list_architectures  # noqa: E402
+from .retrofit import as_retro  # noqa: E402
 
 __all__ = [
     "as_hierarchical",
     "as_hybrid",
+    "as_retro",
     "compress",
     "create_config",
     "create_model",

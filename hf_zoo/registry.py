@@ -188,6 +188,12 @@ ARCHITECTURES = {
             lora_parameters=("experts.gate_up_proj", "experts.up_proj", "experts.down_proj"),
         ),
         Architecture(
+            "retro",
+            "RETRO: attention to what is retrieved for each chunk of the text",
+            ("Borgeaud et al. 2021", "https://arxiv.org/abs/2112.04426"),
+            DECODER_TASKS,
+        ),
+        Architecture(
             "mla",
             "multi-head latent attention: DeepSeek-V2, DeepSeek-V3",
             ("DeepSeek-AI 2024", "https://arxiv.org/abs/2405.04434"),

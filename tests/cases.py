@@ -54,8 +54,13 @@ class Case:
         return {"input_ids": torch.randint(5, self.config().vocab_size, (rows, tokens), generator=generator)}
 
     def labels(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Labels that fit the model's head."""
+        """Labels that fit the model's head, and what else training needs beside tokens."""
         ids, name = inputs["input_ids"], type(model).__name__
+        if self.architecture.name == "retro" and "neighbour_ids" not in inputs:
+            chunks = ids.shape[1] // model.config.chunk_size
+            neighbours = ids.roll(1, dims=1)[:, None, None, :6].expand(-1, chunks, 2, -1)
+            inputs = {**inputs, "neighbour_ids": neighbours}
+            return {**self.labels(model, inputs), "neighbour_ids": neighbours}
         rows = len(ids)
         if name == "ZooDprModel":
             return {"passage_input_ids": ids.flip(1)}
@@ -97,6 +102,7 @@ CASES = {
     ),
     "zoo_moe": Case(ARCHITECTURES["zoo_moe"]),
     "zoo_hybrid": Case(ARCHITECTURES["zoo_hybrid"]),
+    "zoo_retro": Case(ARCHITECTURES["zoo_retro"], overrides={"chunk_size": 3}),
     "zoo_mla": Case(ARCHITECTURES["zoo_mla"], no_prefix="the cache holds latents, no keys and values of one width"),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],

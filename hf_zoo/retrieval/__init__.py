@@ -13,14 +13,18 @@ from .dpr_folders import open_dpr, open_dpr_reader
 from .encoder import TextEncoder
 from .evaluation import evaluate
 from .index import Hit, PassageIndex, build_index
+from .retro import ChunkDatabase, add_neighbours, build_chunks
 from .server import ServerIndex
 
 __all__ = [
     "Bm25",
+    "ChunkDatabase",
     "Hit",
     "PassageIndex",
     "ServerIndex",
     "TextEncoder",
+    "add_neighbours",
+    "build_chunks",
     "build_index",
     "evaluate",
     "open_dpr",

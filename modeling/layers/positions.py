@@ -129,6 +129,14 @@ class RotaryPositions(nn.Module):
         return torch.cat((cos, cos), dim=-1).to(x.dtype), torch.cat((-sin, sin), dim=-1).to(x.dtype)
 
 
+def rotary_angles(position_ids: Tensor, rotary_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Positions (B, T) -> cos and sin (B, T, R), as `rotate` wants them, with theta = 10,000 and no scaling."""
+    even = torch.arange(0, rotary_dim, 2, device=position_ids.device, dtype=torch.float32)
+    angles = position_ids[..., None].float() * 10000.0 ** (-even / rotary_dim)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first R dimensions of x (B, H, T, K) by the angles of cos and sin (B, T, R).
 

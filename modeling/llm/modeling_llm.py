@@ -102,19 +102,29 @@ class LlmBlock(GradientCheckpointingLayer):
         return partial(self.attend, mask=mask, remember=remember, sliding_window=self.sliding_window, **kwargs)
 
     def add_branches(
-        self, x: Tensor, attend: Callable[[Tensor], Tensor], feed_forward: Callable[[Tensor], Tensor]
+        self,
+        x: Tensor,
+        attend: Callable[[Tensor], Tensor],
+        feed_forward: Callable[[Tensor], Tensor],
+        between: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """x (B, T, D) with both branches, in the order of the layout."""
-        if self.layout == "pre":
-            x = x + attend(self.mixer_norm(x))
-            return x + feed_forward(self.mlp_norm(x))
-        if self.layout == "post":
-            x = self.mixer_norm(x + attend(x))
-            return self.mlp_norm(x + feed_forward(x))
+        """x (B, T, D) with both branches, in the order of the layout; `between` maps x to x after the first of them,
+        unless the two are parallel."""
         if self.layout == "parallel":
             normed = self.mixer_norm(x)
             return x + attend(normed) + feed_forward(normed)
-        x = x + self.mixer_norm(attend(x))
+        if self.layout == "pre":
+            x = x + attend(self.mixer_norm(x))
+        elif self.layout == "post":
+            x = self.mixer_norm(x + attend(x))
+        else:
+            x = x + self.mixer_norm(attend(x))
+        if between is not None:
+            x = between(x)
+        if self.layout == "pre":
+            return x + feed_forward(self.mlp_norm(x))
+        if self.layout == "post":
+            return self.mlp_norm(x + feed_forward(x))
         return x + self.mlp_norm(feed_forward(x))
 
     def attend(self, x: Tensor, **kwargs: Any) -> Tensor:
