@@ -253,6 +253,7 @@ def attention_patterns(described: Described, num_tokens: int) -> dict[str, "Tens
     known = {field.name for field in fields(described.config)}
     values = {name: value for name, value in described.config.to_dict().items() if name in known}
     values |= {name: value for name, value in widths.items() if name in known} | {"num_hidden_layers": 1}
+    values |= dict.fromkeys(known & {"cross_layers"}, [0])  # numbers of layers, of which one is left
     values |= dict.fromkeys(known & {"pad_token_id", "bos_token_id", "eos_token_id"})  # beyond the narrow vocabulary
     # A hybrid says in `mixer_types` what each layer is, and in `layer_types` what caches and masks make of it
     field = "mixer_types" if "mixer_types" in known else "layer_types"
