@@ -55,6 +55,10 @@ class ZooDprConfig(ZooConfig):
         """Of the question encoder."""
         return self.question_config.vocab_size
 
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        self.question_config.vocab_size = value
+
     def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
         """The question encoder's, which says what its tokenizer must know."""
         return self.question_config

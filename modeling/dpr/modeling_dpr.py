@@ -155,6 +155,7 @@ class ZooDprModel(ZooDprPreTrainedModel):
         """Resize both vocabularies, which one tokenizer feeds."""
         for tower in dict.fromkeys((self.question_tower, self.passages)):
             tower.encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        self.vocab_size = self.config.vocab_size  # as transformers leaves it
         return self.get_input_embeddings()
 
     def embed_questions(self, input_ids: Tensor | None = None, **inputs: Any) -> Tensor:
@@ -268,11 +269,6 @@ class ZooDprForQuestionAnswering(ZooDprPreTrainedModel):
             if given is not None:
                 layer.load_state_dict(given.state_dict())
         return model
-
-    @property
-    def dummy_inputs(self) -> dict[str, Tensor]:
-        """Two questions with two passages each: (2, 2, 8)."""
-        return {name: torch.stack((value, value.flip(0)), dim=1) for name, value in super().dummy_inputs.items()}
 
     def get_input_embeddings(self) -> nn.Module:
         """Of the encoder."""

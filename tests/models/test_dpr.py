@@ -162,7 +162,6 @@ def test_folders_of_readers_open_with_the_same_logits(tmp_path):
     assert_close(got.relevance_logits.flatten(), expected.relevance_logits)
 
 
-@torch.no_grad()
 def test_the_reader_learns_spans_in_the_right_passage_and_which_it_is():
     model = ZooDprForQuestionAnswering(ZooDprConfig(question_config={"model_type": "zoo_mlm", **SIZES})).eval()
     x, start, end, labels = ids(6).view(2, 3, 9), torch.tensor([2, 4]), torch.tensor([3, 8]), torch.tensor([1, 0])
@@ -170,6 +169,8 @@ def test_the_reader_learns_spans_in_the_right_passage_and_which_it_is():
     rows = torch.arange(2), labels
     spans = F.cross_entropy(out.start_logits[rows], start) + F.cross_entropy(out.end_logits[rows], end)
     assert_close(out.loss, spans / 2 + F.cross_entropy(out.relevance_logits, labels))
+    out.loss.backward()
+    assert model.qa_classifier.weight.grad.abs().max() > 0
 
 
 @pytest.fixture(scope="module")
