@@ -1,7 +1,7 @@
 """Hi-BERT joins facts of different segments, which the same number of blocks over segments alone cannot.
 
-Chalkidis et al. 2022, sections 3 and 5. Each of 16 segments holds a number below 8; the label of a segment (as in their
-classification of sentences in documents) is whether its number is above that of the first. Who looks at segments one
+Chalkidis et al. 2022, sections 3 and 5. Each of 16 segments holds a number below 8; the label of a segment (as in
+their classification of sentences in documents) is whether its number is above that of the first. Who looks at segments one
 by one sees one of the two numbers, and is right for three quarters of them at best.
 """
 
@@ -54,8 +54,8 @@ def main(seed=0):
         claim.draw("loss", name, range(10, STEPS + 1, 10), losses)
         found[name.replace(" ", "_")] = accuracy(model)
     claim.compare(
-        f"numbers of two segments are compared where blocks over documents read them; segments alone do no better than "
-        f"one number allows ({BEST_ALONE:.2f})",
+        f"numbers of two segments are compared where blocks over documents read them; segments alone do no better "
+        f"than one number allows ({BEST_ALONE:.2f})",
         found["segments_and_documents"] > 0.95 and found["segments_alone"] < BEST_ALONE + 0.03,
         **found,
     )
