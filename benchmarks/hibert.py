@@ -1,8 +1,7 @@
 """zoo_hibert against a BERT of the same blocks with attention to the whole row, and how their time grows.
 
 Classification of one row: a training step and inference; transformers' BertForSequenceClassification with sdpa, and
-zoo_mlm. Twelve blocks over segments and four over documents stand against twelve, as published: here three and one
-against three.
+zoo_mlm. Three blocks over segments and one over documents stand against three, as twelve and four do in the paper.
 
     python benchmarks/hibert.py
 """

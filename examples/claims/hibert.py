@@ -1,8 +1,8 @@
 """Hi-BERT joins facts of different segments, which the same number of blocks over segments alone cannot.
 
 Chalkidis et al. 2022, sections 3 and 5. Each of 16 segments holds a number below 8; the label of a segment (as in
-their classification of sentences in documents) is whether its number is above that of the first. Who looks at segments one
-by one sees one of the two numbers, and is right for three quarters of them at best.
+their classification of sentences in documents) is whether its number is above that of the first. Who looks
+at segments one by one sees one of the two numbers, and is right for three quarters of them at best.
 """
 
 import sys
