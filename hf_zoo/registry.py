@@ -226,7 +226,7 @@ ARCHITECTURES = {
             "hibert",
             "encoder for long texts and records: segments, then documents; HAT, Hi-BEHRT",
             ("Chalkidis et al. 2022", "https://arxiv.org/abs/2210.05529"),
-            tuple(t for t in ENCODER_TASKS if t not in ("pre-training", "next-sentence-prediction")),
+            tuple(t for t in ENCODER_TASKS if t != "next-sentence-prediction"),
             counted_task="feature-extraction",
             processors=(("AutoProcessor", "hibert_processor.HibertProcessor"),),
         ),

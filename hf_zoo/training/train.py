@@ -62,6 +62,7 @@ def train(
 
     from .expert_load import ExpertLoad, find_routers
     from .loss_curve import LossCurve
+    from .momentum_target import FollowTarget, find_followed
 
     train_split, validation = load_splits(dataset)
     args = _training_arguments(training_arguments, has_validation=validation is not None)
@@ -80,12 +81,15 @@ def train(
     tokenizer = load_tokenizer(model, tokenizer)
     model = load_model(model, task, tokenizer, labels)
     _check_sizes(model, tokenizer, block_size)
+    followed = find_followed(model)
     with args.main_process_first():
         rows = [
-            make_rows(split, task, tokenizer, block_size, labels, seed=args.seed)
+            make_rows(split, "masked-lm" if followed else task, tokenizer, block_size, labels, seed=args.seed)
             for split in (train_split, validation)
             if split is not None
         ]
+    if followed:  # two views of plain rows: nothing is masked beforehand
+        task, rows = "views", [split.remove_columns("word_ids") for split in rows]
     if task == "next-sentence-prediction":
         rows = [split.rename_column("next_sentence_label", "labels").remove_columns("word_ids") for split in rows]
     if lora is not None:
@@ -99,7 +103,11 @@ def train(
         train_dataset=rows[0],
         eval_dataset=rows[1] if validation is not None else None,
         processing_class=tokenizer,
-        callbacks=[*([ExpertLoad()] if find_routers(model) else []), curve],
+        callbacks=[
+            *([ExpertLoad()] if find_routers(model) else []),
+            *([FollowTarget()] if followed else []),
+            curve,
+        ],
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if validation is not None and not _is_evaluated(trainer):

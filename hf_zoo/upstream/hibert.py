@@ -8,6 +8,7 @@ from .table import Upstream
 
 SEGMENTS_ALONE = {
     **{"layout": "S", "segment_summary": "first", "pooling": "first", "num_ages": 0, "max_segments": 32},
+    **{"view_masking": 0.5, "projection_size": 256, "target_decay": 0.996},
 }
 
 
@@ -23,6 +24,7 @@ def as_segments(upstream: Upstream) -> Upstream:
     return replace(
         upstream,
         fixed={**upstream.fixed, **SEGMENTS_ALONE},
+        other_meaning=("pre-training",),
         derived={**upstream.derived, "segment_size": size, "segment_stride": size},
     )
 

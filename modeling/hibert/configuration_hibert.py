@@ -22,6 +22,9 @@ class ZooHibertConfig(ZooMlmConfig):
         pooling: how the summaries become one vector: "first", "mean", "max" or "attentive".
         max_position_embeddings: rows of the table of positions inside a segment, or of visits in a record.
         num_ages: ages that events may have; 0 for texts, which have none.
+        view_masking: share of tokens that each of the two views of pre-training hides.
+        projection_size: of the vectors that pre-training compares.
+        target_decay: how much of the target network stays at the first steps of pre-training; it rises to 1.
     """
 
     model_type = "zoo_hibert"
@@ -36,6 +39,9 @@ class ZooHibertConfig(ZooMlmConfig):
     segment_summary: Literal["first", "mean"] = "first"
     pooling: Literal["first", "mean", "max", "attentive"] = "max"
     num_ages: int = 0
+    view_masking: float = 0.5
+    projection_size: int = 256
+    target_decay: float = 0.996
     max_position_embeddings: int = 130
     position_offset: int = 2
     type_vocab_size: int = 1
@@ -79,3 +85,6 @@ class ZooHibertConfig(ZooMlmConfig):
                 f"segment_stride must be from 1 to segment_size={self.segment_size}, or tokens between segments are "
                 f"lost; got {self.segment_stride}"
             )
+        for name in ("view_masking", "target_decay"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")

@@ -13,6 +13,7 @@ Blocks are those of BERT (bert.py); how rows are cut and summaries written back 
 Shapes: B rows, T tokens of a row, N documents, S segments, K tokens of a segment, D hidden size.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from ..classifiers import (
     TokenClassificationHead,
 )
 from ..heads import MaskedLMHead
+from ..layers.momentum_target import MomentumTarget, Projection, view_loss
 from ..layers.positions import LearnedPositions
 from ..layers.segments import SegmentPooler, Segments, cut, summarise, write_back
 from ..masks import drop_useless_mask, encoder_mask, packed_positions, token_positions
@@ -317,3 +319,94 @@ class ZooHibertForMultipleChoice(EventInputs, MultipleChoiceHead, ZooHibertPreTr
             if kwargs.get(name) is not None:
                 kwargs[name] = kwargs[name].flatten(0, 1)
         return super().encode(*args, **kwargs)
+
+
+@dataclass
+class TwoViewsOutput(ModelOutput):
+    """Of a model that learns from two views of each row.
+
+    Args:
+        loss: of predicting either view from the other.
+        last_hidden_state: (B, T, D) of the whole row, outside training.
+        hidden_states: of the whole row, one (B, T, D) a layer, and the embeddings.
+    """
+
+    loss: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class ZooHibertForPreTraining(ZooHibertPreTrainedModel):
+    """Two views of each row, each predicted from the other, without labels (Li et al. 2021, section III).
+
+    The target network follows by `update_target`, once a step of the optimiser. Until it is called for the first time
+    the encoder is its own target, without gradient.
+    """
+
+    accepts_loss_kwargs = False  # the loss is a mean over rows
+
+    def __init__(self, config: ZooHibertConfig) -> None:
+        super().__init__(config)
+        size = config.projection_size
+        self.model = ZooHibertModel(config)
+        self.projector, self.predictor = Projection(config.hidden_size, size), Projection(size, size)
+        self.target = MomentumTarget(ZooHibertModel(config), Projection(config.hidden_size, size))
+        self.post_init()
+
+    def update_target(self, decay: float | None = None) -> None:
+        """One step of the target network towards the encoder; `config.target_decay` of it stays by default."""
+        self.target.follow([self.model, self.projector], self.config.target_decay if decay is None else decay)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        """Resize the vocabularies of the encoder and of its target."""
+        self.target.network[0].resize_token_embeddings(*args, **kwargs)
+        self.target.requires_grad_(False)
+        return super().resize_token_embeddings(*args, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        age_ids: Tensor | None = None,
+        visit_ids: Tensor | None = None,
+        return_loss: bool = True,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TwoViewsOutput:
+        """The loss, and outside training the hidden states of the whole row.
+
+        Args:
+            return_loss: whether to draw two views; outside training they are always the same.
+            kwargs: see `ZooHibertModel`, as for the rest.
+        """
+        inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
+        inputs |= {"age_ids": age_ids, "visit_ids": visit_ids}
+        outputs = None if self.training else self.model(attention_mask=attention_mask, **inputs, **kwargs)
+        loss = None
+        if return_loss:
+            rows = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+            mask = torch.ones_like(rows, dtype=torch.long) if attention_mask is None else attention_mask
+            generator = None if self.training else torch.Generator(mask.device).manual_seed(0)
+            views = [self.view(mask, generator) for _ in range(2)]
+            online = [self.projector(self.model(attention_mask=v, **inputs).pooler_output) for v in views]
+            predicted = [self.predictor(z) for z in online]
+            if self.target.num_updates:
+                model, projector = self.target.network
+                with torch.no_grad():
+                    targets = [projector(model(attention_mask=v, **inputs).pooler_output) for v in views]
+            else:
+                targets = online
+            loss = view_loss(predicted[0], targets[1]) + view_loss(predicted[1], targets[0])
+        return TwoViewsOutput(
+            loss=loss,
+            last_hidden_state=None if outputs is None else outputs.last_hidden_state,
+            hidden_states=None if outputs is None else outputs.hidden_states,
+        )
+
+    def view(self, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Real tokens (B, ...) of which a share is hidden; the first of each row always stays."""
+        kept = torch.rand(mask.shape, device=mask.device, generator=generator) >= self.config.view_masking
+        is_first = (mask.flatten(1).cumsum(1) == 1).view_as(mask)
+        return mask * (kept | is_first)

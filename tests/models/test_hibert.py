@@ -8,6 +8,7 @@ from torch.testing import assert_close
 import hf_zoo
 from hf_zoo.claims import train
 from hf_zoo.registry import ARCHITECTURES
+from hf_zoo.training.momentum_target import FollowTarget
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "vocab_size": 64}
 RECORD = {"num_ages": 90, "type_vocab_size": 2, "segment_summary": "mean", "segment_size": 5, "segment_stride": 3}
@@ -251,3 +252,125 @@ def test_facts_of_two_segments_are_joined_by_documents_alone(layout, solves):
     with torch.no_grad():
         accuracy = (model(tokens).logits.argmax(-1) == labels).float().mean()
     assert accuracy > 0.97 if solves else accuracy < 0.6
+
+
+def learner(**options):
+    model = make("pre-training", "SD", projection_size=16, **options)
+    return model.train()
+
+
+@torch.no_grad()
+def test_the_loss_of_two_views_is_that_of_the_paper():
+    model, row = learner().eval(), ids(15, rows=3)
+    row_mask = torch.ones_like(row)
+    row_mask[1, 9:] = 0
+    generator = torch.Generator().manual_seed(0)
+    views = [model.view(row_mask, generator) for _ in range(2)]
+    assert not torch.equal(*views) and all((v <= row_mask).all() and v[:, 0].all() for v in views)
+    for updates in (0, 1):
+        if updates:
+            model.update_target()
+            for parameter in model.target.network.parameters():
+                parameter.add_(0.02)
+        target = model.target.network if updates else (model.model, model.projector)
+        expected = 0
+        for one, other in (views, views[::-1]):
+            p = model.predictor(model.projector(model.model(row, attention_mask=one).pooler_output))
+            z = target[1](target[0](row, attention_mask=other).pooler_output)
+            cosine = (p * z).sum(-1) / (p.norm(dim=-1) * z.norm(dim=-1))
+            expected = expected + (2 - 2 * cosine).mean()
+        assert_close(model(row, attention_mask=row_mask).loss, expected)
+    share = torch.stack([model.view(torch.ones(50, 200), None) for _ in range(4)]).mean()
+    assert abs(share - 0.5) < 0.02
+
+
+def test_the_target_gets_no_gradient_and_follows():
+    model = learner()
+    assert not any(p.requires_grad for p in model.target.parameters())
+    fresh = [p.clone() for p in model.target.network.parameters()]
+    model.update_target()
+    online = [p.detach().clone() for m in (model.model, model.projector) for p in m.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(model.target.network.parameters(), online, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(fresh, online, strict=True))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(1.0)
+    model.update_target(0.75)
+    for target, before in zip(model.target.network.parameters(), online, strict=True):
+        assert_close(target, before + 0.25)
+    model(ids(15)).loss.backward()
+    assert all(p.grad is None for p in model.target.parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_target_follows_once_a_step_of_the_optimiser(checkpointing, tmp_path):
+    """With accumulated batches and blocks that are computed again."""
+    model = learner()
+    decays, follow = [], model.update_target
+
+    def update_target(decay):
+        decays.append(decay)
+        follow(decay)
+
+    model.update_target = update_target
+    arguments = transformers.TrainingArguments(
+        *(tmp_path,),
+        **{"max_steps": 4, "gradient_accumulation_steps": 3, "per_device_train_batch_size": 2, "use_cpu": True},
+        **{"gradient_checkpointing": checkpointing, "report_to": [], "learning_rate": 1e-3, "save_strategy": "no"},
+    )
+    rows = [{"input_ids": row} for row in ids(15, rows=24)]
+    transformers.Trainer(model, arguments, train_dataset=rows, callbacks=[FollowTarget()]).train()
+    assert int(model.target.num_updates) == 4
+    assert decays[0] == 0.996 and decays == sorted(decays) and decays[-1] < 1
+    online, target = model.model.embed_tokens.weight, model.target.network[0].embed_tokens.weight
+    assert 0 < (online - target).abs().max() < 0.1
+
+
+def test_pre_training_lowers_the_loss_and_is_resumed_whole(tmp_path):
+    torch.manual_seed(0)
+    model = learner()
+    optimizer, rows, losses = torch.optim.AdamW(model.parameters(), lr=1e-3), ids(15, rows=16), []
+    for _ in range(30):
+        loss = model(rows).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.update_target()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert int(again.target.num_updates) == 30
+    assert_close(again.eval()(rows).loss, model.eval()(rows).loss)
+    encoder = ARCHITECTURES["zoo_hibert"].model_class("sequence-classification").from_pretrained(tmp_path)
+    assert torch.equal(encoder.model.embed_tokens.weight, model.model.embed_tokens.weight)
+    fresh = type(model).from_pretrained(_folder_of_an_encoder(tmp_path / "encoder"))
+    assert int(fresh.target.num_updates) == 0
+    assert fresh.eval()(rows).loss.isfinite()
+
+
+def _folder_of_an_encoder(path):
+    make().save_pretrained(path)
+    return path
+
+
+def test_vocabularies_of_both_networks_are_resized():
+    model = learner()
+    model.resize_token_embeddings(70)
+    model.update_target()
+    assert len(model.target.network[0].embed_tokens.weight) == 70
+    assert not any(p.requires_grad for p in model.target.parameters())
+
+
+@pytest.mark.slow
+def test_the_command_pre_trains_with_a_target(tmp_path):
+    from tiny import text_file
+
+    from hf_zoo.training.train import train as run
+
+    trainer = run(
+        *("hibert-tiny", str(text_file(tmp_path / "text.txt"))),
+        **{"task": "pre-training", "output_dir": tmp_path / "out", "max_steps": 3, "block_size": 64, "report_to": []},
+    )
+    assert int(trainer.model.target.num_updates) == 3
