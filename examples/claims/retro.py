@@ -24,13 +24,13 @@ from hf_zoo.retrieval import add_neighbours, build_chunks
 from hf_zoo.tokenization.train import train_tokenizer
 
 CHUNK, LENGTH, PIECE = 32, 256, 1100  # tokens, tokens, characters
-STEPS, RETRO_STEPS = 500, 450
+STEPS, RETRO_STEPS = 130, 320
 SIZES = {
     **{"vocab_size": 1024, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
-    **{"num_attention_heads": 4, "num_key_value_heads": 4},
+    **{"num_attention_heads": 4, "num_key_value_heads": 4, "initializer_range": 0.08, "tie_word_embeddings": True},
 }
 RETRO = {
-    **{"chunk_size": CHUNK, "cross_layers": [1, 3], "num_encoder_layers": 1, "encoder_hidden_size": 128},
+    **{"chunk_size": CHUNK, "cross_layers": [3], "num_encoder_layers": 1, "encoder_hidden_size": 128},
     **{"encoder_intermediate_size": 256, "num_encoder_heads": 4},
 }
 SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 0
@@ -83,7 +83,7 @@ def main():
             chunk_size=CHUNK,
             document_column="piece",
         )
-        rows = {split: add_neighbours(part, database, k=2, document_column="piece") for split, part in texts.items()}
+        rows = {split: add_neighbours(part, database, k=1, document_column="piece") for split, part in texts.items()}
         rows = {split: part.with_format("torch")[:] for split, part in rows.items()}
     print(f"{len(database)} chunks", flush=True)
 
@@ -101,7 +101,7 @@ def main():
     claim.draw("loss of the decoder", "dense decoder", range(10, STEPS + 1, 10), losses)
     model = hf_zoo.as_retro(dense, **RETRO)
     losses = train(
-        model, drawer("input_ids", "neighbour_ids"), RETRO_STEPS, learning_rate=3e-3, batch_size=8, seed=SEED + 2
+        model, drawer("input_ids", "neighbour_ids"), RETRO_STEPS, learning_rate=4e-3, batch_size=8, seed=SEED + 2
     )
     claim.draw("loss with retrieval", "decoder frozen", range(10, RETRO_STEPS + 1, 10), losses)
 
