@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -256,17 +256,14 @@ class ZooRetroPreTrainedModel(ZooPreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": RetroBlock, "attentions": Attention}
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # the trunk makes its own, which also holds neighbours
-
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """Two rows of two chunks (of 8 tokens, where chunks are short) with two neighbours for each chunk."""
         generator = torch.Generator().manual_seed(0)
         size, vocab = self.config.chunk_size, self.config.vocab_size
         ids = torch.randint(0, vocab, (2, max(8, 2 * size)), generator=generator)
-        neighbours = torch.randint(0, vocab, (2, ids.shape[1] // size, 2, 2 * size), generator=generator)
+        # ids that are left when a vocabulary is cut by less than half
+        neighbours = torch.randint(0, max(1, vocab // 2), (2, ids.shape[1] // size, 2, 2 * size), generator=generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "neighbour_ids": neighbours}
 
 
@@ -307,6 +304,7 @@ class ZooRetroModel(LlmTrunk, ZooRetroPreTrainedModel):
                 a neighbour is shorter than r, or where there is none; chunks after the l-th have none.
             neighbour_mask: (B, l, k, r), 1 on real tokens, in place of -1 where there are none.
             retriever: finds them instead: tokens of chunks (n, m) -> neighbours (n, k, r), as above.
+            past_key_values: what earlier tokens left. With neighbours the output's takes the place of an empty one.
             kwargs: see `DecoderTrunk.forward`, as for the rest.
 
         Raises:
@@ -315,6 +313,8 @@ class ZooRetroModel(LlmTrunk, ZooRetroPreTrainedModel):
         past = past_key_values.state if isinstance(past_key_values, RetroCache) else None
         retrieval = None
         if neighbour_ids is not None or retriever is not None or past is not None:
+            if type(past_key_values) is DynamicCache and not past_key_values.get_seq_length():
+                past_key_values = self.make_cache()  # in place of the empty one that `generate` brings
             check_inputs(self.config, past_key_values, past, input_ids, neighbour_ids, neighbour_mask, retriever)
             groups = self._groups(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, past)
             chunks, chunk_ids = None, None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import DynamicCache
+from transformers import StaticCache
 
 import hf_zoo
 from hf_zoo.claims import train
@@ -248,8 +248,8 @@ def test_wrong_use_is_named():
         model(ids, retriever=lambda chunks: chunks.float())
     with pytest.raises(ValueError, match="needs input_ids"):
         model(inputs_embeds=model.get_input_embeddings()(ids), retriever=oracle)
-    with pytest.raises(ValueError, match="DynamicCache cannot hold neighbours"):
-        model(ids, neighbour_ids=neighbours, past_key_values=DynamicCache(config=model.config))
+    with pytest.raises(ValueError, match="StaticCache cannot hold neighbours"):
+        model(ids, neighbour_ids=neighbours, past_key_values=StaticCache(config=model.config, max_cache_len=32))
     with pytest.raises(ValueError, match="512 is outside the vocabulary"):
         model(ids, neighbour_ids=neighbours.clamp_min(512))
     plain = model(ids[:, :5], use_cache=True).past_key_values
