@@ -90,7 +90,7 @@ class _Blockwise(torch.autograd.Function):
                 scores = _scores(q, k, mask, is_causal, scaling, rows, columns)
                 weights = scores.sub_(normaliser[:, :, rows]).exp_()
                 grad_weights = g @ v[:, :, columns].to(g.dtype).mT
-                kept = keep.draw(weights.shape)
+                kept = keep.draw(weights.shape, weights.dtype)
                 if kept is None:
                     grad_v[:, :, columns] += weights.mT @ g
                 else:

@@ -28,18 +28,18 @@ class Keep:
             self.generator = torch.Generator(device).manual_seed(seed)
         self.device = device
 
-    def draw(self, shape: torch.Size) -> Tensor | None:
-        """True on what is kept; None where all is."""
+    def draw(self, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
+        """1 on what is kept and 0 elsewhere, as numbers: booleans are slow to multiply by. None where all is kept."""
         if not self.threshold:
             return None
         count = shape.numel()
         words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.device)
         words.random_(-(1 << 63), None, generator=self.generator)
-        return words.view(torch.int16)[:count].view(shape) >= self.threshold - _STEPS // 2
+        return (words.view(torch.int16)[:count].view(shape) >= self.threshold - _STEPS // 2).to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x with zeros where it is not kept, without the factor."""
-        kept = self.draw(x.shape)
+        kept = self.draw(x.shape, x.dtype)
         return x if kept is None else x * kept
 
 
