@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _GROUP = 64
-_SCORES = 1 << 25  # numbers that a block's scores may take, 128 MiB
+_SCORES = 1 << 22  # numbers that a block's scores may take: more leave the cache before they are compared
 
 
 def search_exactly(
