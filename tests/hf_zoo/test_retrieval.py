@@ -287,7 +287,7 @@ def test_an_approximate_index_finds_most_and_never_the_deleted(tmp_path, folder,
     opened.add(rows(200, 230))
     newest = opened.search_vectors(opened.vectors([215]), k=230)[1]
     assert 215 in newest
-    (opened.folder / "approximate.faiss").write_bytes(b"")
+    (opened.folder / "approximate.faiss").unlink()  # to cut off what is mapped would end the process
     with pytest.raises(DamagedIndex, match="approximate"):
         PassageIndex.open(index.folder, encoder).search(["the cat"])
 
