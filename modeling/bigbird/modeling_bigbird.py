@@ -65,6 +65,7 @@ class ZooBigbirdPreTrainedModel(ZooPreTrainedModel):
     may_be_missing = ("pooler",)  # a masked LM alone does not train it
     _no_split_modules = ["BigbirdBlock"]
     _supports_sdpa = True
+    _supports_flex_attn = True
     _can_record_outputs = {"hidden_states": BigbirdBlock}
 
 
@@ -88,7 +89,8 @@ class ZooBigbirdModel(BertTrunk, ZooBigbirdPreTrainedModel):
         documents = None
         if document_numbers(attention_mask, position_ids) is not None:
             documents = Documents(attention_mask, None if attention_mask is not None else position_ids, x.shape[:2])
-        return BlockedText(x.shape[:2], x.device, config.block_size, config.num_random_blocks, documents)
+        use_flex = config._attn_implementation == "flex_attention"
+        return BlockedText(x.shape[:2], x.device, config.block_size, config.num_random_blocks, documents, use_flex)
 
 
 class ZooBigbirdForMaskedLM(MaskedLMHead, ZooBigbirdPreTrainedModel):

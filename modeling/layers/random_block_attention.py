@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .attention import exact_attention
 from .documents import Documents
+from .flex import BlockMask, block_mask, flex_attention
 
 
 @lru_cache(maxsize=1024)
@@ -68,6 +69,7 @@ class BlockedText:
         block_size: b.
         num_random: r.
         documents: where the texts stand; None where each row is one, without padding.
+        use_flex: whether FlexAttention is to read the pattern, in place of blocks of torch's own attention.
     """
 
     def __init__(
@@ -77,8 +79,9 @@ class BlockedText:
         block_size: int,
         num_random: int,
         documents: Documents | None = None,
+        use_flex: bool = False,
     ) -> None:
-        self.documents, self.block_size = documents, block_size
+        self.documents, self.block_size, self.use_flex = documents, block_size, use_flex
         self.lengths = torch.full(shape[:1], shape[1], device=device) if documents is None else documents.lengths
         self.longest = shape[1] if documents is None else documents.longest
         is_long = self.lengths > (5 + 2 * num_random) * block_size
@@ -108,6 +111,23 @@ class BlockedText:
         most = max(self.counts)
         made = {n: self._filled(seen_blocks(n, num_heads, num_random, seed), most) for n in set(self.counts)}
         return torch.stack([made[n] for n in self.counts]).to(self.lengths.device)
+
+    def block_mask(self, num_heads: int, num_random: int, seed: int) -> BlockMask:
+        """The pattern of all heads for FlexAttention, short texts seeing all of themselves."""
+        size, device, lengths = self.block_size, self.lengths.device, self.lengths
+        num_blocks = -(-self.longest // size)
+        visible = torch.ones((len(lengths), num_heads, num_blocks, num_blocks), dtype=torch.bool)
+        for text, count in zip(self.long.tolist(), self.counts, strict=True):
+            seen = seen_blocks(count, num_heads, num_random, seed)
+            inner = torch.zeros((num_heads, count - 2, num_blocks), dtype=torch.bool).scatter_(-1, seen, True)
+            visible[text, :, 1 : count - 1] = inner
+        visible = visible.to(device)
+
+        def sees(text: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            is_real = (j < lengths[text]) | (i == j)  # what comes after a text sees itself, or it would see nothing
+            return visible[text, head, i // size, j // size] & is_real
+
+        return block_mask(sees, (len(lengths), num_heads, self.longest), device)
 
 
 def random_block_attention(
@@ -179,6 +199,9 @@ class RandomBlockAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, text: BlockedText) -> Tensor:
         """Texts to themselves, the short ones as a whole: q, k, v (M, H, L, K) -> (M, H, L, K)."""
         dropout = self.dropout if self.training else 0.0
+        if text.use_flex:
+            mask = text.block_mask(self.num_heads, self.num_random, self.seed)
+            return flex_attention(self, q, k, v, mask, dropout).transpose(1, 2)
         if not text.counts:
             mask = None if text.is_real_in_short is None else text.is_real_in_short[:, None, None]
             return exact_attention(q, k, v, mask, dropout)

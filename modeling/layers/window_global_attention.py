@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from .attention import exact_attention
 from .dropout import drop
+from .flex import BlockMask, block_mask, flex_attention
 
 _MOST_QUERIES, _LEAST_QUERIES = 128, 16  # in a block
 
@@ -35,6 +36,7 @@ class WindowedText:
         documents: (B or 1, T) of numbers from 0, one for each packed document of a row and one for its padding; None
             where each row is one document without padding.
         is_global: (B, T), true on global tokens; None where there are none. Padding is never global.
+        use_flex: whether FlexAttention is to read the pattern, in place of blocks of torch's own attention.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class WindowedText:
         device: torch.device,
         documents: Tensor | None = None,
         is_global: Tensor | None = None,
+        use_flex: bool = False,
     ) -> None:
+        self.use_flex = use_flex
         self.is_one_document = documents is None
         if documents is None:
             documents = torch.zeros((1, shape[1]), dtype=torch.long, device=device)
@@ -52,7 +56,8 @@ class WindowedText:
         if is_global is not None and is_global.numel() and (most := int(is_global.sum(-1).max())):
             self.index = is_global.int().argsort(dim=-1, descending=True, stable=True)[:, :most]
             self.is_filled = is_global.gather(1, self.index)
-        self._masks: dict[tuple, Tensor] = {}
+            self.is_global = is_global
+        self._masks: dict[tuple, Tensor | BlockMask] = {}
 
     def mask(self, one_side: int, dilation: int, block: int, dtype: torch.dtype) -> Tensor:
         """What is added to the scores of a block with its keys, the global ones first -> (B d n, 1, C, G + C + 2 r).
@@ -70,6 +75,26 @@ class WindowedText:
                 seen = torch.cat((self._global_elsewhere(one_side, dilation, block), seen), dim=-1)
             mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
             self._masks[key] = mask.flatten(0, 1)[:, None]
+        return self._masks[key]
+
+    def block_mask(self, one_side: int, dilations: tuple[int, ...]) -> BlockMask:
+        """The pattern of all heads for FlexAttention.
+
+        Args:
+            one_side: r.
+            dilations: d of each head.
+        """
+        key = (one_side, dilations)
+        if key not in self._masks:
+            step, documents = torch.tensor(dilations, device=self.documents.device), self.documents
+            is_global = torch.zeros_like(documents, dtype=torch.bool) if self.index is None else self.is_global
+
+            def sees(row: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+                in_window = ((i - j).abs() <= one_side * step[head]) & ((i - j) % step[head] == 0)
+                return (in_window | is_global[row, j]) & (documents[row, i] == documents[row, j])
+
+            heads = len(dilations) if len(set(dilations)) > 1 else None
+            self._masks[key] = block_mask(sees, (len(documents), heads, documents.shape[1]), documents.device)
         return self._masks[key]
 
     def _in_window(self, one_side: int, dilation: int, block: int) -> Tensor:
@@ -208,6 +233,7 @@ class WindowGlobalAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.one_side, self.dropout = num_heads, window // 2, dropout
+        self.dilations = tuple(dilations)
         self.heads_by_dilation = {
             d: [h for h in range(num_heads) if dilations[h] == d] for d in sorted(set(dilations))
         }
@@ -221,7 +247,10 @@ class WindowGlobalAttention(nn.Module):
         """x (B, T, D) -> y (B, T, D) and no weights, which are never all there."""
         dropout = self.dropout if self.training else 0.0
         q, k, v = (self._split_heads(p(x)) for p in (self.q_proj, self.k_proj, self.v_proj))
-        if len(self.heads_by_dilation) == 1:
+        if text.use_flex:
+            mask = text.block_mask(self.one_side, self.dilations)
+            y = flex_attention(self, *(z.transpose(1, 2) for z in (q, k, v)), mask, dropout)
+        elif len(self.heads_by_dilation) == 1:
             (dilation,) = self.heads_by_dilation
             y = window_attention(q, k, v, self.one_side, dilation, text, dropout)
         else:

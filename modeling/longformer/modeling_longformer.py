@@ -48,6 +48,7 @@ class ZooLongformerPreTrainedModel(ZooPreTrainedModel):
     config: ZooLongformerConfig
     may_be_missing = ("pooler",)  # a masked LM alone does not train it
     _no_split_modules = ["LongformerBlock"]
+    _supports_flex_attn = True
     _can_record_outputs = {"hidden_states": LongformerBlock}
 
     @property
@@ -118,7 +119,8 @@ class ZooLongformerModel(BertTrunk, ZooLongformerPreTrainedModel):
         is_global = is_global.bool()
         if attention_mask is not None:  # nobody would see them, but each takes a place
             is_global = is_global & attention_mask.bool()
-        return WindowedText(x.shape[:2], x.device, documents, is_global)
+        use_flex = self.config._attn_implementation == "flex_attention"
+        return WindowedText(x.shape[:2], x.device, documents, is_global, use_flex)
 
     def globals_of_config(self, positions: Tensor, input_ids: Tensor | None) -> Tensor:
         """(B, T), true on the tokens that the config makes global; positions (B, T) count real tokens."""

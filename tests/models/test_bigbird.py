@@ -135,3 +135,16 @@ def test_questions_are_no_answers():
 def test_sizes_that_cannot_be_are_named():
     with pytest.raises(ValueError, match="num_random_blocks must be at least 0, got -1"):
         make(num_random_blocks=-1)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_flex_attention_agrees():
+    model, tokens = make(), ids(60, rows=3)
+    mask = torch.ones_like(tokens)
+    mask[1, 20:] = 0  # short enough to see all of itself
+    mask[2, :15] = 0
+    expected = model(tokens, mask).last_hidden_state
+    model.set_attn_implementation("flex_attention")
+    torch.compiler.reset()  # for sizes that change, torch's C++ kernel of FlexAttention does not compile
+    assert_close(model(tokens, mask).last_hidden_state[mask.bool()], expected[mask.bool()], atol=2e-5, rtol=1e-4)

@@ -153,3 +153,24 @@ def test_wrapped_projections_are_run_as_they_are():
 def test_sizes_that_cannot_be_are_named(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         make(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"attention_dilation": [[1, 2], [2, 1]]}], ids=["window", "dilated heads"])
+@torch.no_grad()
+def test_flex_attention_agrees(options):
+    model, tokens = make(num_attention_heads=2, **options), ids(45, rows=2)
+    mask = torch.ones_like(tokens)
+    mask[1, 30:] = 0
+    inputs = {"attention_mask": mask, "global_attention_mask": (torch.arange(45) % 20 == 0).long().expand(2, -1)}
+    expected = model(tokens, **inputs).last_hidden_state
+    model.set_attn_implementation("flex_attention")
+    torch.compiler.reset()  # for sizes that change, torch's C++ kernel of FlexAttention does not compile
+    assert_close(model(tokens, **inputs).last_hidden_state[mask.bool()], expected[mask.bool()], atol=2e-5, rtol=1e-4)
+
+
+def test_flex_attention_refuses_dropout():
+    model = make(attention_dropout=0.1)
+    model.set_attn_implementation("flex_attention")
+    with pytest.raises(ValueError, match="does not support `dropout`"):
+        model.train()(ids(20))
