@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import exact_attention
 from .documents import Documents
-from .flex import BlockMask, block_mask, flex_attention
+from .flex import block_mask, flex_attention
 
 
 @lru_cache(maxsize=1024)

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import exact_attention
 from .dropout import drop
-from .flex import BlockMask, block_mask, flex_attention
+from .flex import block_mask, flex_attention
 
 _MOST_QUERIES, _LEAST_QUERIES = 128, 16  # in a block
 
