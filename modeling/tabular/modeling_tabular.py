@@ -189,7 +189,7 @@ class ZooTabularModel(ZooTabularPreTrainedModel):
         self,
         numeric_values: Tensor | None = None,
         category_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        column_embeds: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """The last hidden state (B, T, D), with [CLS] first, and the row as one vector.
@@ -197,13 +197,13 @@ class ZooTabularModel(ZooTabularPreTrainedModel):
         Args:
             numeric_values: (B, N), NaN where a value is missing.
             category_ids: (B, C), 0 where a category is missing or was never seen.
-            inputs_embeds: (B, N + C, D), or (B, C, D) of TabTransformer, the tokens instead of what makes them.
+            column_embeds: (B, N + C, D), or (B, C, D) of TabTransformer, the tokens instead of what makes them.
 
         Raises:
             ValueError: columns that the configuration has are not there, or are others.
         """
-        self._check(numeric_values, category_ids, inputs_embeds)
-        x = self.embed_columns(numeric_values, category_ids) if inputs_embeds is None else inputs_embeds
+        self._check(numeric_values, category_ids, column_embeds)
+        x = self.embed_columns(numeric_values, category_ids) if column_embeds is None else column_embeds
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(len(x), 1, -1), x), dim=1)
         for block in self.layers:
@@ -215,18 +215,18 @@ class ZooTabularModel(ZooTabularPreTrainedModel):
         row += [] if self.row_numbers is None else [self.row_numbers(numeric_values)]
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=torch.cat(row, dim=-1))
 
-    def _check(self, numeric_values: Tensor | None, category_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
+    def _check(self, numeric_values: Tensor | None, category_ids: Tensor | None, column_embeds: Tensor | None) -> None:
         expected = {
             "numeric_values": (numeric_values, self.config.num_numeric_columns, self.row_numbers is not None),
             "category_ids": (category_ids, len(self.config.category_sizes), False),
         }
         for name, (values, num_columns, is_no_token) in expected.items():
-            if values is None and (inputs_embeds is None or is_no_token) and num_columns:
+            if values is None and (column_embeds is None or is_no_token) and num_columns:
                 raise ValueError(f"{name} is missing: the model has {num_columns} such columns")
             if values is None:
                 continue
-            if inputs_embeds is not None and not is_no_token:
-                raise ValueError(f"give {name} or inputs_embeds, not both")
+            if column_embeds is not None and not is_no_token:
+                raise ValueError(f"give {name} or column_embeds, not both")
             if values.ndim != 2 or values.shape[1] != num_columns:
                 raise ValueError(f"{name} must be (rows, {num_columns}), got {tuple(values.shape)}")
 
@@ -249,7 +249,6 @@ class ZooTabularForSequenceClassification(ClassifierHead, ZooTabularPreTrainedMo
         self,
         numeric_values: Tensor | None = None,
         category_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -260,7 +259,7 @@ class ZooTabularForSequenceClassification(ClassifierHead, ZooTabularPreTrainedMo
             labels: (B) or (B, num_labels), see `classification_loss`.
             kwargs: see the trunk for the rest.
         """
-        outputs = self.model(numeric_values, category_ids, inputs_embeds, **kwargs)
+        outputs = self.model(numeric_values, category_ids, **kwargs)
         logits = self.score(self.dropout(outputs.pooler_output))
         loss = None
         if labels is not None:

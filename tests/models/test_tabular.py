@@ -129,9 +129,9 @@ def test_tokens_stand_in_for_columns(name):
     inputs = batch(model)
     given = {} if name == "tabular-tiny" else {"numeric_values": inputs["numeric_values"]}
     embeds = model.get_input_embeddings()(**inputs)
-    assert_close(model(**given, inputs_embeds=embeds).logits, model(**inputs).logits)
-    with pytest.raises(ValueError, match="or inputs_embeds, not both"):
-        model(**inputs, inputs_embeds=embeds)
+    assert_close(model(**given, column_embeds=embeds).logits, model(**inputs).logits)
+    with pytest.raises(ValueError, match="or column_embeds, not both"):
+        model(**inputs, column_embeds=embeds)
 
 
 def test_wrong_columns_are_named():
