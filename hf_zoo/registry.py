@@ -282,6 +282,13 @@ ARCHITECTURES = {
             processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
         ),
         Architecture(
+            "tabular",
+            "transformers over the columns of a table: FT-Transformer, TabTransformer",
+            ("Gorishniy et al. 2021", "https://arxiv.org/abs/2106.11959"),
+            ("sequence-classification", "pre-training"),
+            processors=(("AutoProcessor", "tabular_processor.ZooTabularProcessor"),),
+        ),
+        Architecture(
             "dpr",
             "dual encoder for retrieval, over any encoder, and its reader",
             ("Karpukhin et al. 2020", "https://arxiv.org/abs/2004.04906"),

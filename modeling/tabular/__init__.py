@@ -1,0 +1,1 @@
+"""Transformers over the columns of a table: FT-Transformer and TabTransformer."""
