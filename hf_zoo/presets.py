@@ -16,7 +16,7 @@ from .errors import unknown_name
 from .registry import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 
 def read_presets(architecture: Architecture) -> dict[str, dict[str, Any]]:
@@ -82,12 +82,15 @@ def create_model(name: str, task: str | None = None, **overrides: Any) -> "PreTr
     return model_class._from_config(create_config(name, **overrides))
 
 
-def create_processor(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer that feeds a preset, of at most its `vocab_size` ids; trained on first use and then cached."""
-    _, preset = find_preset(name)
+def create_processor(name: str) -> "PreTrainedTokenizerBase | ProcessorMixin":
+    """What feeds a preset: its tokenizer, of at most its `vocab_size` ids, trained on first use and then cached; or,
+    where it takes no tokens, its processor."""
+    architecture, preset = find_preset(name)
+    config, sentinels = create_config(name).get_text_config(), preset.get("sentinels", 0)
+    if not hasattr(config, "vocab_size"):
+        return architecture.processor_classes()["AutoProcessor"].from_model_config(config)
     from .data.recipes import build_tokenizer
 
-    config, sentinels = create_config(name).get_text_config(), preset.get("sentinels", 0)
     tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size - sentinels, name)
     if sentinels:
         from .training.seq2seq_collators import add_sentinels

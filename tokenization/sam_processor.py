@@ -21,7 +21,7 @@ class ZooSamProcessor(SamProcessor):
         super().__init__(image_processor)
 
     @classmethod
-    def from_config(cls, config: PreTrainedConfig) -> "ZooSamProcessor":
+    def from_model_config(cls, config: PreTrainedConfig) -> "ZooSamProcessor":
         """The processor of a model's image and mask sizes."""
         image, mask = config.image_size, 4 * config.image_size // config.patch_size
         return cls(

@@ -12,16 +12,21 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 
+def draw_directions(number: int) -> Tensor:
+    """G (2, F), the same at every call, and so in every model of a size."""
+    return torch.randn(2, number, generator=torch.Generator().manual_seed(0), device="cpu")
+
+
 class FourierPositions(nn.Module):
     """Points of the unit square as vectors of `size` numbers; nothing is learnt."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.register_buffer("directions", torch.randn(2, size // 2))
+        self.register_buffer("directions", draw_directions(size // 2).to(torch.empty(0).device))
 
     def initialise(self) -> None:
-        """Directions of unit variance."""
-        init.normal_(self.directions)
+        """The directions that a new model has."""
+        init.copy_(self.directions, draw_directions(self.directions.shape[1]))
 
     def forward(self, points: Tensor) -> Tensor:
         """points (..., 2), x before y, each from 0 to 1 -> (..., size), in the dtype of the directions.

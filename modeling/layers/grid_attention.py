@@ -149,12 +149,13 @@ class GridAttention(DispatchedAttention):
     def forward(self, x: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """x (B, S, S, D) -> y (B, S, S, D), and from eager the weights (B windows, H, T, T)."""
         height, width = x.shape[1:3]
-        qkv = self.qkv_proj(x)
+        qkv = self.qkv_proj(x.flatten(1, 2)).unflatten(1, (height, width))  # peft takes four axes for a convolution's
         window = self.window_size
         beyond = [-size % window if window else 0 for size in (height, width)]
         if any(beyond):
-            empty = self.qkv_proj(x.new_zeros(x.shape[-1]))
-            full = empty.repeat(len(x), height + beyond[0], width + beyond[1], 1)
+            empty = self.qkv_proj(x.new_zeros(1, 1, x.shape[-1]))
+            full = empty.repeat(len(x), (height + beyond[0]) * (width + beyond[1]), 1)
+            full = full.unflatten(1, (height + beyond[0], -1))
             full[:, :height, :width] = qkv
             qkv = full
         if window:
@@ -163,10 +164,10 @@ class GridAttention(DispatchedAttention):
         # (B, S, S, 3 D) -> three of (B, H, T, K)
         q, k, v = qkv.view(len(qkv), side * side, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
         y, weights = self.mix(q, k, v, **kwargs)
-        y = y.flatten(2).unflatten(1, (side, side))
+        y = y.flatten(2)  # (B, T, H, K) -> (B, T, D)
         if window:
-            y = join_windows(y, height, width)
-        return self.o_proj(y), weights
+            y = join_windows(y.unflatten(1, (side, side)), height, width).flatten(1, 2)
+        return self.o_proj(y).unflatten(1, (height, width)), weights
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """q, k, v (B, H, T, K) -> y (B, T, H, K), and weights or None."""

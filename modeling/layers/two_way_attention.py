@@ -43,7 +43,7 @@ class InnerAttention(DispatchedAttention):
         """queries (B, P, T, D), keys and values (B, P, S, D), any P may be 1 -> y (B, P, T, D)."""
         sets = max(queries.shape[1], keys.shape[1])
         q, k, v = (
-            self._split_heads(proj(x), sets)
+            self._split_heads(proj(x.flatten(0, 1)).unflatten(0, x.shape[:2]), sets)
             for proj, x in ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, values))
         )
         y = self.attend(q, k, v, None, **kwargs)[0]

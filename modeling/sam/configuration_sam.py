@@ -93,6 +93,7 @@ class ZooSamConfig(ZooConfig):
 
     def validate_architecture(self) -> None:
         """How the sizes fit together."""
+        self.validate_sizes()  # before they divide each other
         self.require_multiple("image_size", "patch_size")
         self.require_multiple("hidden_size", "num_attention_heads")
         self.require_multiple("prompt_size", "attention_downsample_rate")
