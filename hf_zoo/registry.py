@@ -296,7 +296,10 @@ ARCHITECTURES = {
             ("mask-generation",),
             lora_targets=("qkv_proj", "q_proj", "v_proj"),
             norm_targets=("mixer_norm", "mlp_norm", "self_norm", "token_norm", "patch_norm", "final_norm"),
-            processors=(("AutoProcessor", "sam_processor.ZooSamProcessor"),),
+            processors=(
+                ("AutoProcessor", "sam_processor.ZooSamProcessor"),
+                ("AutoImageProcessor", "sam_processor.ZooSamImageProcessorPil"),
+            ),
         ),
     )
 }

@@ -185,7 +185,10 @@ CASES = {
         ARCHITECTURES["zoo_sam"],
         modality="masks",
         is_causal=False,
-        waived={"test_loss_divides_by_the_items_of_all_batches": "a mean over masks, each with clicks of its own"},
+        waived={
+            "test_loss_divides_by_the_items_of_all_batches": "a mean over masks, each with clicks of its own",
+            "test_thirty_steps_overfit_a_batch": "each step draws other clicks; see tests/models/test_sam.py",
+        },
         never_learn={
             "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
             "mask_embed": "no mask is given",

@@ -105,7 +105,7 @@ def join_windows(x: Tensor, height: int, width: int) -> Tensor:
     """x (B windows, window, window, ...) -> (B, height, width, ...), without what lies beyond."""
     window = x.shape[1]
     rows, columns = -(-height // window), -(-width // window)
-    x = x.unflatten(0, (-1, rows, columns)).transpose(2, 3)
+    x = x.unflatten(0, (len(x) // (rows * columns), rows, columns)).transpose(2, 3)
     return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
 
 
@@ -134,12 +134,13 @@ class GridAttention(DispatchedAttention):
     ) -> None:
         super().__init__(config, layer_idx, 1, scaling=1.0, is_causal=False)  # queries come scaled
         self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
         self.window_size = window_size
         side = window_size or grid_size
         self.qkv_proj = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
         self.o_proj = nn.Linear(hidden_size, hidden_size)
-        self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, hidden_size // num_heads))
-        self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, hidden_size // num_heads))
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, self.head_size))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, self.head_size))
 
     def initialise(self) -> None:
         """Relative positions start without effect."""
@@ -162,7 +163,7 @@ class GridAttention(DispatchedAttention):
             qkv = cut_windows(qkv, window)
         side = qkv.shape[1]
         # (B, S, S, 3 D) -> three of (B, H, T, K)
-        q, k, v = qkv.view(len(qkv), side * side, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        q, k, v = qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, self.head_size)).permute(2, 0, 3, 1, 4).unbind()
         y, weights = self.mix(q, k, v, **kwargs)
         y = y.flatten(2)  # (B, T, H, K) -> (B, T, D)
         if window:

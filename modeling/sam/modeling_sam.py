@@ -184,7 +184,7 @@ class ZooSamModel(ZooSamPreTrainedModel):
     def _shape(self, image_embeddings: Tensor, *prompts: Tensor | None) -> tuple[int, int]:
         """B and P."""
         given = [x.shape[:2] for x in prompts if x is not None]
-        num_prompts = max((shape[1] for shape in given), default=1)
+        num_prompts = max([1, *[shape[1] for shape in given]])
         for shape in given:
             if shape[0] != len(image_embeddings) or shape[1] not in (1, num_prompts):
                 raise ValueError(
