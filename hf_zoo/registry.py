@@ -27,6 +27,7 @@ TASKS = {
     "token-classification": ("AutoModelForTokenClassification", "ForTokenClassification"),
     "question-answering": ("AutoModelForQuestionAnswering", "ForQuestionAnswering"),
     "multiple-choice": ("AutoModelForMultipleChoice", "ForMultipleChoice"),
+    "mask-generation": ("AutoModelForMaskGeneration", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
 ENCODER_TASKS = (
@@ -294,6 +295,18 @@ ARCHITECTURES = {
             ("Karpukhin et al. 2020", "https://arxiv.org/abs/2004.04906"),
             ("feature-extraction", "question-answering"),
             lora_targets=("q_proj", "v_proj", "query", "value"),
+        ),
+        Architecture(
+            "sam",
+            "Segment Anything: masks from points, boxes, masks and text",
+            ("Kirillov et al. 2023", "https://arxiv.org/abs/2304.02643"),
+            ("mask-generation",),
+            lora_targets=("qkv_proj", "q_proj", "v_proj"),
+            norm_targets=("mixer_norm", "mlp_norm", "self_norm", "token_norm", "patch_norm", "final_norm"),
+            processors=(
+                ("AutoProcessor", "sam_processor.ZooSamProcessor"),
+                ("AutoImageProcessor", "sam_processor.ZooSamImageProcessorPil"),
+            ),
         ),
     )
 }

@@ -77,7 +77,8 @@ class ZooPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("save_original_format", False)
         for name in self.config.sub_configs:  # as transformers notes in them when it reads them
-            getattr(self.config, name).dtype = self.dtype
+            if (part := getattr(self.config, name)) is not None:
+                part.dtype = self.dtype
         super().save_pretrained(*args, **kwargs)
 
     def complete_loss(

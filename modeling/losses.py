@@ -118,3 +118,36 @@ def similarity_of_heads(z: Tensor, mask: Tensor | None) -> Tensor:
     cosines = products / torch.outer(norms, norms)
     others = ~torch.eye(len(cosines), dtype=torch.bool, device=z.device)
     return cosines[others].square().mean() if len(cosines) > 1 else cosines.new_zeros(())
+
+
+def focal_loss(logits: Tensor, truth: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Mean over pixels of -a_t (1 - p_t)^gamma log p_t, in which pixels that are easy weigh little.
+
+    p_t is the probability of what is true, a_t is alpha for pixels of the mask and 1 - alpha for the others (Lin et
+    al. 2017, https://arxiv.org/abs/1708.02002, equation 5).
+
+    Args:
+        logits: (..., height, width).
+        truth: the same shape, 1 on the mask.
+
+    Returns:
+        one number a mask (...).
+    """
+    errors = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")  # -log p_t
+    weights = alpha * truth + (1 - alpha) * (1 - truth)
+    return (weights * (-torch.expm1(-errors)).pow(gamma) * errors).mean((-2, -1))
+
+
+def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """1 - (2 sum p g + 1) / (sum p + sum g + 1) (Milletari et al. 2016, https://arxiv.org/abs/1606.04797, with one
+    pixel more in both sums, as SAM's predecessors have it).
+
+    Args:
+        logits: (..., height, width), whose sigmoid is p.
+        truth: the same shape, g, 1 on the mask.
+
+    Returns:
+        one number a mask (...).
+    """
+    p = logits.sigmoid()
+    return 1 - (2 * (p * truth).sum((-2, -1)) + 1) / (p.sum((-2, -1)) + truth.sum((-2, -1)) + 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from modalities import MODALITIES
 
 import hf_zoo
 from hf_zoo.registry import ARCHITECTURES, Architecture
@@ -18,7 +19,7 @@ class Case:
 
     Args:
         overrides: fields that make the tiny preset smaller still, or switch off what makes outputs random.
-        modality: what the model takes: "tokens", or another for which promises about tokens mean nothing ("table").
+        modality: what the model takes: "tokens", or one of MODALITIES, for which promises about tokens mean nothing.
         is_causal: whether later tokens may not change earlier outputs.
         waived: name of a promise -> why it cannot be kept.
         no_prefix: why prefix tuning, which brings keys and values, is not defined.
@@ -53,20 +54,15 @@ class Case:
     def inputs(self, rows: int = 2, tokens: int = 12) -> dict[str, torch.Tensor]:
         """A batch of token ids without padding, none of them that of a special token; or of what else is taken."""
         generator = torch.Generator().manual_seed(2)
-        if self.modality == "table":
-            config = self.config()
-            values = torch.randn(rows, config.num_numeric_columns, generator=generator)
-            values[0, 1] = torch.nan  # missing
-            draws = torch.rand(rows, len(config.category_sizes), generator=generator)
-            return {"numeric_values": values, "category_ids": (draws * torch.tensor(config.category_sizes)).long()}
+        if self.modality in MODALITIES:
+            return MODALITIES[self.modality].inputs(self.config(), rows, tokens, generator)
         return {"input_ids": torch.randint(5, self.config().vocab_size, (rows, tokens), generator=generator)}
 
     def labels(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels that fit the model's head, and what else training needs beside its input."""
+        if self.modality in MODALITIES:
+            return MODALITIES[self.modality].labels(model, inputs)
         name = type(model).__name__
-        if self.modality == "table":
-            rows = len(inputs["numeric_values"])
-            return {} if name.endswith("ForPreTraining") else {"labels": torch.arange(rows) % 2}
         ids = inputs["input_ids"]
         if self.architecture.name == "retro" and "neighbour_ids" not in inputs:
             chunks = ids.shape[1] // model.config.chunk_size
@@ -184,6 +180,20 @@ CASES = {
         is_causal=False,
         never_learn={
             "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+        },
+    ),
+    "zoo_sam": Case(
+        ARCHITECTURES["zoo_sam"],
+        modality="masks",
+        is_causal=False,
+        waived={
+            "test_loss_divides_by_the_items_of_all_batches": "a mean over masks, each with clicks of its own",
+            "test_thirty_steps_overfit_a_batch": "each step draws other clicks; see tests/models/test_sam.py",
+        },
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "mask_embed": "no mask is given",
+            "hypernetworks": "only the best of three masks learns",
         },
     ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),

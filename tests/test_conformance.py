@@ -62,13 +62,17 @@ def generative(request):
     return promised(request, request.param)
 
 
+MAIN_OUTPUTS = (  # of two towers it is what both say
+    *("logits", "start_logits", "prediction_logits", "reconstruction", "pred_masks"),
+    *("image_embeds", "last_hidden_state"),
+)
+
+
 def first_output(model, **inputs):
     """Logits, or the last hidden state of a model without a head."""
     outputs = model(**inputs)
-    for name in ("logits", "start_logits", "prediction_logits", "last_hidden_state"):
-        if name in outputs:
-            return outputs[name]
-    raise AssertionError(f"{type(model).__name__} has no main output")
+    name = next(name for name in MAIN_OUTPUTS if name in outputs)
+    return torch.cat((outputs.text_embeds, outputs[name]), dim=-1) if name == "image_embeds" else outputs[name]
 
 
 def padded(inputs, side, amount=3):
@@ -606,10 +610,9 @@ def test_checkpoint_loads_without_the_package(case, tmp_path):
         folder = tmp_path / task
         model.save_pretrained(folder)
         with torch.no_grad():
-            torch.save(
-                {"inputs": model.dummy_inputs, "output": first_output(model, **model.dummy_inputs)},
-                folder / "expected.pt",
-            )
+            outputs = model(**model.dummy_inputs)
+        outputs = {name: outputs[name] for name in (*MAIN_OUTPUTS, "text_embeds") if name in outputs}
+        torch.save({"inputs": model.dummy_inputs, "outputs": outputs}, folder / "expected.pt")
         expected[task] = TASKS[task][0]
     script = tmp_path / "load.py"
     script.write_text(
@@ -623,14 +626,12 @@ def test_checkpoint_loads_without_the_package(case, tmp_path):
         "    for p in model.parameters(): p.data = p.data.clone()  # see test_reload_is_bit_equal\n"
         "    saved = torch.load(f'{folder}/expected.pt', weights_only=True)\n"
         "    with torch.no_grad(): out = model(**saved['inputs'])\n"
-        "    names = ('logits', 'start_logits', 'prediction_logits', 'last_hidden_state')\n"
-        "    got = next(out[n] for n in names if n in out)\n"
-        "    assert torch.equal(got, saved['output']), task\n"
+        "    for name, value in saved['outputs'].items(): assert torch.equal(out[name], value), (task, name)\n"
         "    model.save_pretrained(f'{folder}-again')\n"
         "    again = load(f'{folder}-again', trust_remote_code=True).eval()\n"
         "    for p in again.parameters(): p.data = p.data.clone()\n"
         "    with torch.no_grad(): out = again(**saved['inputs'])\n"
-        "    assert torch.equal(next(out[n] for n in names if n in out), saved['output']), task\n"
+        "    for name, value in saved['outputs'].items(): assert torch.equal(out[name], value), (task, name)\n"
         "print('all equal')\n"
     )
     run = subprocess.run(

@@ -73,6 +73,14 @@ class HeadLayerNorm(nn.Module):
         return torch.addcmul(self.bias, normed, self.weight)
 
 
+class ChannelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each place of an image (B, C, height, width)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, height, width) -> y (B, C, height, width)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 NORMS = {
     "rms_norm": RMSNorm,
     "layer_norm": nn.LayerNorm,

@@ -19,6 +19,21 @@ from hf_zoo.upstream.table import find_upstream, read_table
 SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 6}
 GPT_SIZES = {"n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 1}
 SEP = 96
+
+
+def sam_options(vision, decoder, prompts):
+    """Three configs of one model, whose grid of 8 or 10 patches is no multiple of its windows."""
+    size = {"image_size": vision.get("image_size", 64), "patch_size": 8}
+    layers = {**SIZES, "mlp_dim": 80, "window_size": 3, "global_attn_indexes": []}
+    layers.pop("intermediate_size")
+    width = {"hidden_size": 24, "num_attention_heads": 3, "mlp_dim": 40, "iou_head_hidden_dim": 20}
+    return {
+        "vision_config": {**layers, **size, "output_channels": 24, "num_pos_feats": 12, **vision},
+        "prompt_encoder_config": {"hidden_size": 24, **prompts, **size},
+        "mask_decoder_config": {**width, **decoder},
+    }
+
+
 LONG = {"pad_token_id": 1, "sep_token_id": SEP, "max_position_embeddings": 40}
 OPTIONS = {
     "llama": [
@@ -121,6 +136,13 @@ OPTIONS["deberta-v2"] = [
     {**RELATIVE, **SHARED, "pos_att_type": "c2p", "position_biased_input": True},
     {**SIZES, "cls_dropout": 0.3, "pooler_hidden_act": "relu"},
 ]
+OPTIONS["sam"] = [
+    sam_options(
+        {"global_attn_indexes": [1]}, {"iou_head_depth": 2, "num_multimask_outputs": 2}, {"mask_input_channels": 8}
+    ),
+    sam_options({"window_size": 4, "qkv_bias": False, "global_attn_indexes": [0, 2]}, {"iou_head_depth": 4}, {}),
+    sam_options({"image_size": 80, "hidden_act": "relu"}, {"num_hidden_layers": 3}, {"hidden_act": "relu"}),
+]
 PAIRS = [(a, name) for a in ARCHITECTURES.values() for name, u in read_table(a).items() if not u.is_remote]
 CASES = [
     pytest.param(architecture, model_type, task, options, id=f"{model_type}-{task}-{i}")
@@ -164,6 +186,8 @@ def batch(task):
 
 def run(model, task):
     """The main output on real tokens."""
+    if model.main_input_name == "pixel_values":
+        return run_on_pixels(model)
     ids, mask = batch(task)
     inputs = {"input_ids": ids, "attention_mask": mask}
     if task == "sequence-classification" and model.config.is_encoder_decoder:
@@ -176,6 +200,27 @@ def run(model, task):
     with torch.no_grad():
         output = model(**inputs)[0]
     return output[mask.bool()] if output.shape[:2] == mask.shape else output
+
+
+@torch.no_grad()
+def run_on_pixels(model):
+    """Masks and their scores for points with filling, for boxes beside points, and for a mask, in one vector."""
+    generator = torch.Generator().manual_seed(1)
+    side = getattr(model.config, "vision_config", model.config).image_size
+    pixels = torch.randn(2, 3, side, side, generator=generator)
+    points = torch.rand(2, 3, 2, 2, generator=generator) * side
+    kinds = torch.tensor([[[1, 0], [0, -1], [1, -10]]]).expand(2, -1, -1)
+    boxes = torch.tensor([10.0, 4, 40, 50]).expand(2, 3, -1) + points[:, :, 0].repeat(1, 1, 2) / 9
+    earlier = torch.randn(2, 1, side // 2, side // 2, generator=generator) * 3
+    prompts = (
+        {"input_points": points, "input_labels": kinds},
+        {"input_points": points, "input_labels": kinds, "input_boxes": boxes, "multimask_output": False},
+        {"input_boxes": boxes, "input_masks": earlier},
+        {"input_masks": earlier},
+    )
+    outputs = [model(pixel_values=pixels, **prompt) for prompt in prompts]
+    outputs.append(model(image_embeddings=model.get_image_embeddings(pixels), **prompts[0]))
+    return torch.cat([x.flatten() for o in outputs for x in (o.pred_masks, o.iou_scores)])
 
 
 @pytest.mark.parametrize("architecture, model_type, task, options", CASES)

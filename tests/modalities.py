@@ -1,0 +1,89 @@
+"""What models that take no tokens are given in the sweep: a batch of two kinds of thing or more, and labels for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Modality:
+    """How to make a batch.
+
+    Args:
+        inputs: (config, rows, tokens of a text, generator) -> a batch without labels.
+        labels: (model, batch) -> what training needs beside it.
+    """
+
+    inputs: Callable[[Any, int, int, torch.Generator], Batch]
+    labels: Callable[[torch.nn.Module, Batch], Batch]
+
+
+def pixels(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Images of noise."""
+    shape = (rows, config.num_channels, config.image_size, config.image_size)
+    return {"pixel_values": torch.randn(shape, generator=generator)}
+
+
+def image_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Two classes, or which patches are hidden."""
+    rows = len(inputs["pixel_values"])
+    if type(model).__name__.endswith("ForMaskedImageModeling"):
+        num_patches = (model.config.image_size // model.config.patch_size) ** 2
+        return {"bool_masked_pos": (torch.arange(num_patches) % 2 == 0).expand(rows, -1)}
+    return {"labels": torch.arange(rows) % 2}
+
+
+def pairs(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Images and texts."""
+    text = config.text_config
+    ids = torch.randint(5, text.vocab_size, (rows, tokens), generator=generator)
+    ids[:, -1] = text.eos_token_id
+    return {"input_ids": ids, **pixels(config.vision_config, rows, tokens, generator)}
+
+
+def prompts(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Images with two prompts of three points each."""
+    points = torch.rand((rows, 2, 3, 2), generator=generator) * config.image_size
+    kinds = torch.tensor([[1, 0, 0], [1, 1, -10]]).expand(rows, -1, -1)
+    shape = (rows, 3, config.image_size, config.image_size)
+    return {
+        "pixel_values": torch.randn(shape, generator=generator),
+        "input_points": points,
+        "input_labels": kinds,
+    }
+
+
+def mask_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """A box for each prompt."""
+    rows, side = len(inputs["pixel_values"]), model.config.image_size
+    masks = torch.zeros(rows, inputs["input_points"].shape[1], side, side)
+    masks[:, 0, 8:40, 16:30] = masks[:, 1:, 20:60, 30:60] = 1
+    return {"labels": masks}
+
+
+def table(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Rows of numbers, one of them missing, and of categories."""
+    values = torch.randn(rows, config.num_numeric_columns, generator=generator)
+    values[0, 1] = torch.nan
+    draws = torch.rand(rows, len(config.category_sizes), generator=generator)
+    return {"numeric_values": values, "category_ids": (draws * torch.tensor(config.category_sizes)).long()}
+
+
+def table_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Two classes."""
+    if type(model).__name__.endswith("ForPreTraining"):
+        return {}
+    return {"labels": torch.arange(len(inputs["numeric_values"])) % 2}
+
+
+MODALITIES = {
+    "pixels": Modality(pixels, image_labels),
+    "pairs": Modality(pairs, lambda model, inputs: {}),
+    "masks": Modality(prompts, mask_labels),
+    "table": Modality(table, table_labels),
+}
