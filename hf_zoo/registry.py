@@ -27,6 +27,9 @@ TASKS = {
     "token-classification": ("AutoModelForTokenClassification", "ForTokenClassification"),
     "question-answering": ("AutoModelForQuestionAnswering", "ForQuestionAnswering"),
     "multiple-choice": ("AutoModelForMultipleChoice", "ForMultipleChoice"),
+    "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
+    "masked-image-modeling": ("AutoModelForMaskedImageModeling", "ForMaskedImageModeling"),
+    "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
 ENCODER_TASKS = (
@@ -280,6 +283,13 @@ ARCHITECTURES = {
             DECODER_TASKS,
             lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
             processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
+        ),
+        Architecture(
+            "vit",
+            "vision transformer: ViT, ViT-22B, the towers of CLIP, SigLIP, EVA-CLIP, EVA2-CLIP",
+            ("Dosovitskiy et al. 2020", "https://arxiv.org/abs/2010.11929"),
+            ("image-classification", "masked-image-modeling"),
+            counted_task="feature-extraction",
         ),
         Architecture(
             "dpr",

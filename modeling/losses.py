@@ -81,6 +81,19 @@ def replaced_token_loss(logits: Tensor, replaced: Tensor, mask: Tensor | None = 
     return losses.mean() if mask is None else (losses * mask).sum() / mask.sum().clamp_min(1)
 
 
+def masked_pixel_loss(pixels: Tensor, target: Tensor, masked: Tensor, patch_size: int) -> Tensor:
+    """Mean |pixels - target| over the pixels of masked patches (Xie et al. 2021, https://arxiv.org/abs/2111.09886).
+
+    Args:
+        pixels, target: (B, C, height, width).
+        masked: (B, rows, columns) of patches, true where they were hidden.
+        patch_size: side of a patch.
+    """
+    mask = masked.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)[:, None]
+    errors = F.l1_loss(pixels, target.to(pixels.dtype), reduction="none") * mask
+    return errors.sum() / (mask.sum() + 1e-5) / target.shape[1]
+
+
 def alignment_loss(pooled: list[Tensor], temperature: float) -> Tensor:
     """Contrastive loss between modalities of the same rows, in the latent space of each head (InfoNCE).
 
