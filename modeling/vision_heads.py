@@ -93,14 +93,6 @@ class MaskedImageModelingHead(Head):
             loss=loss, reconstruction=pixels, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
-    @property
-    def dummy_inputs(self) -> dict[str, Tensor]:
-        """The standard batch with every other patch masked."""
-        inputs = super().dummy_inputs
-        num_patches = (self.config.image_size // self.config.patch_size) ** 2
-        masked = torch.arange(num_patches) % 2 == 0
-        return {**inputs, "bool_masked_pos": masked.expand(len(inputs["pixel_values"]), -1)}
-
 
 def dummy_pixels(num_channels: int, image_size: int) -> dict[str, Tensor]:
     """Two images of noise (2, C, size, size)."""

@@ -18,6 +18,8 @@ class Case:
 
     Args:
         overrides: fields that make the tiny preset smaller still, or switch off what makes outputs random.
+        modality: what the model takes: "tokens", or another for which promises about tokens mean nothing ("pixels",
+            or "pairs" of images and texts).
         is_causal: whether later tokens may not change earlier outputs.
         waived: name of a promise -> why it cannot be kept.
         no_prefix: why prefix tuning, which brings keys and values, is not defined.
@@ -26,6 +28,7 @@ class Case:
 
     architecture: Architecture
     overrides: dict[str, Any] = field(default_factory=dict)
+    modality: str = "tokens"
     is_causal: bool = True
     waived: dict[str, str] = field(default_factory=dict)
     no_prefix: str | None = None
@@ -49,13 +52,23 @@ class Case:
         return model.eval()
 
     def inputs(self, rows: int = 2, tokens: int = 12) -> dict[str, torch.Tensor]:
-        """A batch of token ids without padding; no id is that of a special token."""
+        """A batch of token ids without padding, none of them that of a special token; or of what else is taken."""
         generator = torch.Generator().manual_seed(2)
+        if self.modality == "pixels":
+            config = self.config()
+            shape = (rows, config.num_channels, config.image_size, config.image_size)
+            return {"pixel_values": torch.randn(shape, generator=generator)}
         return {"input_ids": torch.randint(5, self.config().vocab_size, (rows, tokens), generator=generator)}
 
     def labels(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Labels that fit the model's head, and what else training needs beside tokens."""
-        ids, name = inputs["input_ids"], type(model).__name__
+        """Labels that fit the model's head, and what else training needs beside its input."""
+        name = type(model).__name__
+        if name.endswith("ForMaskedImageModeling"):
+            num_patches = (model.config.image_size // model.config.patch_size) ** 2
+            return {"bool_masked_pos": (torch.arange(num_patches) % 2 == 0).expand(len(inputs["pixel_values"]), -1)}
+        if self.modality == "pixels":
+            return {"labels": torch.arange(len(inputs["pixel_values"])) % 2}
+        ids = inputs["input_ids"]
         if self.architecture.name == "retro" and "neighbour_ids" not in inputs:
             chunks = ids.shape[1] // model.config.chunk_size
             neighbours = ids.roll(1, dims=1)[:, None, None, :6].expand(-1, chunks, 2, -1)
@@ -166,7 +179,18 @@ CASES = {
     "zoo_deberta": Case(ARCHITECTURES["zoo_deberta"], is_causal=False),
     "zoo_seq2seq": Case(ARCHITECTURES["zoo_seq2seq"], is_causal=False),
     "zoo_fid": Case(ARCHITECTURES["zoo_fid"], is_causal=False),
+    "zoo_vit": Case(
+        ARCHITECTURES["zoo_vit"],
+        modality="pixels",
+        is_causal=False,
+        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),
 }
+
+
+def takes_tokens(case: Case) -> bool:
+    """Whether promises about token ids, padding, packing and vocabularies mean something."""
+    return case.modality == "tokens"

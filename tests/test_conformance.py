@@ -11,7 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
-from cases import CASES
+from cases import CASES, takes_tokens
 from torch.testing import assert_close
 
 import hf_zoo
@@ -28,6 +28,13 @@ def head_tasks(architecture):
 
 HEADS = [(name, task) for name, architecture in ARCHITECTURES.items() for task in head_tasks(architecture)]
 GENERATIVE = [name for name, architecture in ARCHITECTURES.items() if "causal-lm" in architecture.tasks]
+
+
+WITH_TOKENS = [name for name in sorted(ARCHITECTURES) if takes_tokens(CASES[name])]
+of_tokens = pytest.mark.parametrize("case", WITH_TOKENS, indirect=True)
+of_heads_on_tokens = pytest.mark.parametrize(
+    "headed", [head for head in HEADS if head[0] in WITH_TOKENS], indirect=True, ids="-".join
+)
 
 
 def promised(request, name):
@@ -58,7 +65,7 @@ def generative(request):
 def first_output(model, **inputs):
     """Logits, or the last hidden state of a model without a head."""
     outputs = model(**inputs)
-    for name in ("logits", "start_logits", "prediction_logits", "last_hidden_state"):
+    for name in ("logits", "start_logits", "prediction_logits", "reconstruction", "last_hidden_state"):
         if name in outputs:
             return outputs[name]
     raise AssertionError(f"{type(model).__name__} has no main output")
@@ -168,6 +175,7 @@ def test_gradient_checkpointing_changes_nothing(case):
         assert torch.equal(plain, checkpointed)
 
 
+@of_tokens
 @torch.no_grad()
 def test_later_tokens_cannot_change_earlier_outputs(case):
     model, inputs = case.build("feature-extraction"), case.inputs()
@@ -181,6 +189,7 @@ def test_later_tokens_cannot_change_earlier_outputs(case):
     assert (before[:, 7:] - after[:, 7:]).abs().max() > 1e-3
 
 
+@of_heads_on_tokens
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
 def test_padding_changes_nothing(headed, side):
@@ -211,10 +220,11 @@ def test_padding_between_tokens_changes_nothing(generative):
 def test_rows_do_not_see_each_other(case):
     model, inputs = case.build(), case.inputs()
     together = first_output(model, **inputs)
-    apart = [first_output(model, input_ids=row[None]) for row in inputs["input_ids"]]
+    apart = [first_output(model, **{name: value[i : i + 1] for name, value in inputs.items()}) for i in range(2)]
     assert_close(together, torch.cat(apart), atol=2e-5, rtol=1e-4)
 
 
+@of_tokens
 @torch.no_grad()
 def test_packed_documents_do_not_see_each_other(case):
     model, ids = case.build(), case.inputs(rows=1)["input_ids"]
@@ -226,6 +236,7 @@ def test_packed_documents_do_not_see_each_other(case):
     assert_close(packed, with_mask)
 
 
+@of_tokens
 @torch.no_grad()
 def test_embeddings_stand_in_for_ids(case):
     model, inputs = case.build(), case.inputs()
@@ -236,7 +247,7 @@ def test_embeddings_stand_in_for_ids(case):
 @torch.no_grad()
 def test_attention_backends_agree(case):
     model, inputs = case.build(), case.inputs()
-    wide, real = padded(inputs, "left")
+    wide, real = padded(inputs, "left") if takes_tokens(case) else (inputs, slice(None))
     if not model._supports_sdpa:
         with pytest.raises(ValueError, match="scaled_dot_product_attention|sdpa"):
             model.set_attn_implementation("sdpa")
@@ -276,19 +287,22 @@ def test_hidden_states_are_captured(case):
     assert names
     for name in names:
         assert len(outputs[name]) == case.config().get_text_config().num_hidden_layers + 1
-        assert_close(outputs[name][0].shape, (*inputs["input_ids"].shape, case.config().hidden_size))
+        if takes_tokens(case):
+            assert_close(outputs[name][0].shape, (*inputs["input_ids"].shape, case.config().hidden_size))
+        assert (len(outputs[name][0]), outputs[name][0].shape[-1]) == (2, case.config().hidden_size)
 
 
 def test_loss_divides_by_the_items_of_all_batches(case):
     model, inputs = case.build(), case.inputs()
-    labels = inputs["input_ids"].clone()
-    labels[0, 3:] = -100
-    counted = labels[:, 1:] if case.is_causal else labels
-    whole = model(**inputs, labels=labels).loss
-    parts = [
-        model(input_ids=i[None], labels=l[None], num_items_in_batch=(counted != -100).sum()).loss
-        for i, l in zip(inputs["input_ids"], labels, strict=True)
-    ]
+    if takes_tokens(case):
+        inputs["labels"] = inputs["input_ids"].clone()
+        inputs["labels"][0, 3:] = -100
+    else:
+        inputs |= case.labels(model, inputs)
+    counted = inputs["labels"][:, 1:] if case.is_causal else inputs["labels"]
+    whole = model(**inputs).loss
+    rows = [{name: value[i : i + 1] for name, value in inputs.items()} for i in range(2)]
+    parts = [model(**row, num_items_in_batch=(counted != -100).sum()).loss for row in rows]
     assert_close(sum(parts), whole)
 
 
@@ -371,6 +385,7 @@ def test_reload_is_bit_equal(headed, tmp_path):
     assert torch.equal(first_output(model, **model.dummy_inputs), first_output(again, **model.dummy_inputs))
 
 
+@of_tokens
 def test_tied_weights_stay_tied(case, tmp_path):
     model = case.build(tie_word_embeddings=True)
     model.save_pretrained(tmp_path)
@@ -378,6 +393,7 @@ def test_tied_weights_stay_tied(case, tmp_path):
     assert again.get_output_embeddings().weight is again.get_input_embeddings().weight
 
 
+@of_tokens
 @torch.no_grad()
 def test_resized_embeddings(case):
     model, inputs = case.build(), case.inputs()
@@ -413,6 +429,7 @@ def test_weights_of_another_shape_are_an_error(case, tmp_path):
 # bad input
 
 
+@of_tokens
 def test_ids_outside_the_vocabulary_are_named(case):
     model, ids = case.build(), case.inputs()["input_ids"]
     for wrong in (case.config().vocab_size, -1):
@@ -421,6 +438,7 @@ def test_ids_outside_the_vocabulary_are_named(case):
             model(ids)
 
 
+@of_tokens
 @torch.no_grad()
 def test_rows_of_padding_are_finite(case):
     model, inputs = case.build(), case.inputs()
@@ -431,12 +449,14 @@ def test_rows_of_padding_are_finite(case):
     assert_close(outputs[:1], first_output(model, input_ids=inputs["input_ids"][:1]), atol=2e-5, rtol=1e-4)
 
 
+@of_tokens
 @torch.no_grad()
 def test_empty_batches_give_empty_outputs(case):
     outputs = first_output(case.build(), input_ids=torch.zeros((0, 5), dtype=torch.long))
     assert outputs.shape[:2] == (0, 5)
 
 
+@of_tokens
 def test_ids_and_embeddings_together_are_refused(case):
     model = case.build()
     with pytest.raises(ValueError, match="exactly one"):
@@ -507,7 +527,7 @@ def test_lora_trains_adapters_alone_even_with_checkpointing(case):
     wrapped(**inputs, **case.labels(wrapped.base_model.model, inputs)).loss.backward()
     learnt = [n for n, p in wrapped.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert learnt
-    assert all("lora_" in name for name in learnt)
+    assert all("lora_" in name or "modules_to_save" in name for name in learnt)  # or is a new head
     assert {n for n, _ in wrapped.named_parameters() if "lora_B" in n} <= set(learnt)
 
 
@@ -566,8 +586,8 @@ def test_virtual_tokens_train(generative, method):
 def test_thirty_steps_overfit_a_batch(case, tmp_path):
     torch.manual_seed(0)
     model = case.architecture.model_class()(case.config())
-    row = case.inputs(rows=1)["input_ids"][0]
-    rows = [{"input_ids": row, **{k: v[0] for k, v in case.labels(model, {"input_ids": row[None]}).items()}}] * 4
+    inputs = case.inputs(rows=1)
+    rows = [{name: value[0] for name, value in {**inputs, **case.labels(model, inputs)}.items()}] * 4
     arguments = transformers.TrainingArguments(
         tmp_path, max_steps=30, learning_rate=1e-2, per_device_train_batch_size=4, report_to=[], use_cpu=True
     )
@@ -603,7 +623,7 @@ def test_checkpoint_loads_without_the_package(case, tmp_path):
         "    for p in model.parameters(): p.data = p.data.clone()  # see test_reload_is_bit_equal\n"
         "    saved = torch.load(f'{folder}/expected.pt', weights_only=True)\n"
         "    with torch.no_grad(): out = model(**saved['inputs'])\n"
-        "    names = ('logits', 'start_logits', 'prediction_logits', 'last_hidden_state')\n"
+        "    names = ('logits', 'start_logits', 'prediction_logits', 'reconstruction', 'last_hidden_state')\n"
         "    got = next(out[n] for n in names if n in out)\n"
         "    assert torch.equal(got, saved['output']), task\n"
         "    model.save_pretrained(f'{folder}-again')\n"

@@ -26,9 +26,7 @@ class AttentionPooling(nn.Module):
         eps: of the norm.
     """
 
-    def __init__(
-        self, hidden_size: int, num_heads: int, intermediate_size: int, hidden_act: str, eps: float
-    ) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, intermediate_size: int, hidden_act: str, eps: float) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.probe = nn.Parameter(torch.zeros(hidden_size))

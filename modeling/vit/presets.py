@@ -85,6 +85,6 @@ PRESETS = {
             **{"use_cls": False, "pooling": "mean"},
         },
         "parameters": 21_750_546_432,
-        "source": "Dehghani et al. 2023, arXiv:2302.05442, without its pooling head; which biases there are is uncertain",
+        "source": "Dehghani et al. 2023, arXiv:2302.05442, without its pooling head; biases are uncertain",
     },
 }

@@ -236,7 +236,9 @@ def test_same_logits_both_ways(architecture, model_type, task, options, tmp_path
 
 @pytest.mark.parametrize("architecture, model_type", PAIRS, ids=lambda p: getattr(p, "name", p))
 def test_folders_convert_both_ways(architecture, model_type, tmp_path):
-    models = ((task, upstream_model(model_type, task, OPTIONS[model_type][0])) for task in architecture.all_tasks[::-1])
+    models = (
+        (task, upstream_model(model_type, task, OPTIONS[model_type][0])) for task in architecture.all_tasks[::-1]
+    )
     task, upstream = next((task, model) for task, model in models if model is not None)
     upstream.save_pretrained(tmp_path / "upstream")
     convert_folder(tmp_path / "upstream", tmp_path / "zoo", architecture.model_type)
