@@ -25,9 +25,9 @@ from .layers.routers import (
     HierarchicalRouter,
     MixtralRouter,
     Router,
-    Routing,
     SwitchRouter,
 )
+from .layers.routing import Routing
 from .masks import recurrent_mask
 from .outputs import RoutedCausalLMOutput, RoutedModelOutput
 from .routed_config import RoutedConfig

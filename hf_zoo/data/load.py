@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import unknown_name
 from .cache import cached_folder
-from .splits import SPLITS, split_of
+from .glyphs import glyph_scenes, glyphs, moving_glyphs, split_by_words
+from .solids import solids
+from .splits import SPLITS, split_by_key
 from .standard_library import python_docs, python_source
-from .tables import sklearn_table
+from .tables import sklearn_digits, sklearn_table
+from .tones import tones
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -28,11 +31,13 @@ class BuiltIn:
         build: returns the rows and, for each, the key by which it is split; its keywords are the dataset's options.
         version: of what `build` makes; raising it leaves earlier caches behind.
         shares: of train, validation and test.
+        splits: of items with these keys, for such shares.
     """
 
     build: Callable[..., tuple["Dataset", list[str]]]
     version: int = 1
     shares: tuple[float, float, float] = (0.90, 0.05, 0.05)
+    splits: Callable[[list[str], tuple[float, float, float]], list[str]] = split_by_key
 
 
 _TABLES = ("iris", "wine", "breast_cancer", "diabetes", "digits")
@@ -43,6 +48,12 @@ BUILT_IN = {
         f"table-{name.replace('_', '-')}": BuiltIn(partial(sklearn_table, name), shares=(0.70, 0.15, 0.15))
         for name in _TABLES
     },
+    "digits": BuiltIn(sklearn_digits, shares=(0.70, 0.15, 0.15)),
+    "glyphs": BuiltIn(glyphs, shares=(0.80, 0.10, 0.10), splits=split_by_words),
+    "glyph-scenes": BuiltIn(glyph_scenes),
+    "moving-glyphs": BuiltIn(moving_glyphs),
+    "tones": BuiltIn(tones, shares=(0.80, 0.10, 0.10)),
+    "solids": BuiltIn(solids, shares=(0.70, 0.15, 0.15)),
 }
 
 # suffix -> the builder of `datasets` that reads it
@@ -53,7 +64,7 @@ def load_dataset(name: str, split: str | None = None, **options: Any) -> "Datase
     """A dataset by name or path.
 
     Args:
-        name: a built-in name, which needs no network (`python-source`, `python-docs`, `table-iris`, ...); else a
+        name: a built-in name, which needs no network (`python-source`, `glyphs`, `table-iris`, ...); else a
             path to a file (.txt, a row a line; .jsonl, .json, .parquet, .csv) or to a folder of such files; else a
             name on the Hub.
         split: one of them, in the words of `datasets` ("train", "train[:10%]", "train+test"); all without it.
@@ -86,8 +97,8 @@ def _load_built_in(name: str, split: str | None, options: dict[str, Any]) -> "Da
     def build(folder: Path) -> None:
         rows, keys = built_in.build(**options)
         members: dict[str, list[int]] = {split: [] for split in SPLITS}
-        for index, key in enumerate(keys):
-            members[split_of(key, built_in.shares)].append(index)
+        for index, split in enumerate(built_in.splits(keys, built_in.shares)):
+            members[split].append(index)
         # `datasets` cannot save a split without rows, which only an installation stripped of most modules has
         DatasetDict({split: rows.select(kept) for split, kept in members.items() if kept}).save_to_disk(folder)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from hf_zoo.modeling.layers.routers import BiasBalancedRouter, Router, Routing
+from hf_zoo.modeling.layers.routers import BiasBalancedRouter, Router
+from hf_zoo.modeling.layers.routing import Routing
 
 if TYPE_CHECKING:
     from torch import nn

@@ -27,7 +27,8 @@ from ..layers.gaps import across_gaps
 from ..layers.latent_attention import LatentAttention
 from ..layers.latent_spaces import LatentSpaceAttention
 from ..layers.positions import RotaryPositions
-from ..layers.routers import Router, Routing
+from ..layers.routers import Router
+from ..layers.routing import Routing
 from ..layers.sparse_attention import Remembered, SparseAttention, find_real
 from ..llm.modeling_llm import LlmBlock, LlmTrunk
 from ..masks import recurrent_mask

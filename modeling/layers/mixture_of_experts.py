@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .experts import Experts
-from .routers import Router, Routing, router_z_loss
+from .routers import Router
+from .routing import Routing, router_z_loss
 
 
 class MixtureOfExperts(nn.Module):

@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.processing_utils import Unpack
@@ -263,13 +262,7 @@ class Seq2seqDecoder(Seq2seqStack, CrossDecoderTrunk, ZooSeq2seqPreTrainedModel)
         self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor | None, Tensor | None]:
         """The mask, and a bias on the scores that it does not hold."""
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=x,
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            position_ids=position_ids,
-        )
+        mask, _ = super().make_mask(x, attention_mask, position_ids, cache)
         if self.config.positions == "sinusoidal":
             return mask, None
         num_keys, num_seen = x.shape[1], 0

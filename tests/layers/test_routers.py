@@ -16,10 +16,8 @@ from hf_zoo.modeling.layers.routers import (
     HierarchicalRouter,
     MixtralRouter,
     SwitchRouter,
-    balance_loss,
-    router_z_loss,
-    within_capacity,
 )
+from hf_zoo.modeling.layers.routing import balance_loss, router_z_loss, within_capacity
 
 D, E, N = 6, 8, 37
 GROUPS = {"num_groups": 4, "topk_group": 2}
