@@ -292,6 +292,13 @@ ARCHITECTURES = {
             counted_task="feature-extraction",
         ),
         Architecture(
+            "clip",
+            "images and texts in one space, over any two towers: CLIP, SigLIP's loss",
+            ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020"),
+            ("zero-shot-image-classification",),
+            lora_targets=("q_proj", "v_proj", "query", "value"),
+        ),
+        Architecture(
             "dpr",
             "dual encoder for retrieval, over any encoder, and its reader",
             ("Karpukhin et al. 2020", "https://arxiv.org/abs/2004.04906"),

@@ -110,12 +110,20 @@ class Upstream:
         upstream = config_class(**result)
         again = type(config)(**self.read_config(type(config), upstream.to_dict()))
         for f in fields(config):
-            before, after = getattr(config, f.name), getattr(again, f.name)
+            before, after = (_plain(getattr(one, f.name)) for one in (config, again))
             if f.name not in _NOT_COPIED and before != after:
                 raise ValueError(
                     f"{f.name}={before!r} cannot be written as {self.model_type}, which has {f.name}={after!r}"
                 )
         return upstream
+
+
+def _plain(value: Any) -> Any:
+    """A config of a part as a dictionary, without what is about the folder; anything else as it is."""
+    if not hasattr(value, "to_dict"):
+        return value
+    about_folder = {*_NOT_COPIED - {"model_type"}, "_name_or_path", "dtype"}
+    return {name: field for name, field in value.to_dict().items() if name not in about_folder}
 
 
 def prefixes(trunk: str, classifier: str) -> list["WeightTransform"]:

@@ -131,6 +131,11 @@ OPTIONS["vit"] = [
 OPTIONS["clip_vision_model"] = [VISION, {**VISION, "hidden_act": "gelu", "num_channels": 2, "layer_norm_eps": 0.1}]
 OPTIONS["siglip_vision_model"] = [VISION, {**VISION, "num_channels": 2, "layer_norm_eps": 0.1}]
 OPTIONS["blip_2_vision_model"] = [VISION, {**VISION, "qkv_bias": False, "layer_norm_eps": 0.1}]
+TEXTS = {**SIZES, "vocab_size": 97, "max_position_embeddings": 16, "bos_token_id": 95, "pad_token_id": 0}
+OPTIONS["clip"] = [
+    {"vision_config": VISION, "text_config": {**TEXTS, "eos_token_id": SEP}, "projection_dim": 20},
+    {"vision_config": VISION, "text_config": {**TEXTS, "eos_token_id": 2, "hidden_act": "gelu"}},
+]
 TABLES = {name: upstream for a in ARCHITECTURES.values() for name, upstream in read_table(a).items()}
 PAIRS = [(a, name) for a in ARCHITECTURES.values() for name, u in read_table(a).items() if not u.is_remote]
 CASES = [
@@ -144,7 +149,7 @@ CASES = [
 
 def upstream_model(model_type, task, options):
     """A model of transformers with weights from N(0, 0.15), or None where it has no such head."""
-    text = {} if "image_size" in options else {"vocab_size": 97, "pad_token_id": 0}
+    text = {} if {"image_size", "vision_config"} & set(options) else {"vocab_size": 97, "pad_token_id": 0}
     config = transformers.AutoConfig.for_model(model_type, **{**text, **options})
     torch.manual_seed(0)
     try:
@@ -196,8 +201,23 @@ def run_pixels(model, task):
     return torch.cat(outputs)
 
 
+def run_pairs(model):
+    """Scores and the loss of images with texts."""
+    ids, mask = batch("feature-extraction")
+    ids[mask == 0] = 0
+    with torch.no_grad():
+        torch.manual_seed(3)
+        output = model(ids, torch.randn(2, 3, 24, 24), mask, return_loss=True, output_hidden_states=True)
+    states = (*output.text_model_output.hidden_states[:-1], *output.vision_model_output.hidden_states)
+    real = [state[mask.bool()].flatten() for state in states if state.shape[1] == mask.shape[1]]
+    named = (output.loss, output.logits_per_image, output.text_embeds, output.image_embeds)
+    return torch.cat([*real, *(value.flatten() for value in named)])
+
+
 def run(model, task):
-    """The main output on real tokens, or of images."""
+    """The main output on real tokens, of images, or of pairs."""
+    if "vision_config" in model.config.sub_configs:
+        return run_pairs(model)
     if model.main_input_name == "pixel_values":
         return run_pixels(model, task)
     ids, mask = batch(task)
