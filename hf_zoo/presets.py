@@ -2,7 +2,8 @@
 
 A preset is `{"config": overrides of the config's defaults, "parameters": exact count, "source": where the
 numbers come from, "tokenizer": kind of its tokenizer, "bpe" without it, "sentinels": how many of its tokens stand for
-lost spans, "task": its main head, the architecture's without it}`.
+lost spans, "image_processor": "vit" or "clip", whose colours it wants, "task": its main head, the architecture's
+without it}`.
 """
 
 import dataclasses
@@ -16,7 +17,13 @@ from .errors import unknown_name
 from .registry import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        BaseImageProcessor,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+    )
 
 
 def read_presets(architecture: Architecture) -> dict[str, dict[str, Any]]:
@@ -82,12 +89,21 @@ def create_model(name: str, task: str | None = None, **overrides: Any) -> "PreTr
     return model_class._from_config(create_config(name, **overrides))
 
 
-def create_processor(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer that feeds a preset, of at most its `vocab_size` ids; trained on first use and then cached."""
+def create_processor(name: str) -> "PreTrainedTokenizerBase | BaseImageProcessor | ProcessorMixin":
+    """What feeds a preset: the tokenizer, of at most its `vocab_size` ids, trained on first use and then cached; an
+    image processor for its size of images; or a processor that holds both."""
     _, preset = find_preset(name)
+    whole = create_config(name)
+    images = image_config(whole)
+    if images is not None:
+        from .data.images import build_image_processor, build_pair_processor
+
+        image_processor = build_image_processor(preset.get("image_processor", "vit"), images.image_size)
+        if images is whole:
+            return image_processor
     from .data.recipes import build_tokenizer
 
-    config, sentinels = create_config(name).get_text_config(), preset.get("sentinels", 0)
+    config, sentinels = whole.get_text_config(), preset.get("sentinels", 0)
     tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size - sentinels, name)
     if sentinels:
         from .training.seq2seq_collators import add_sentinels
@@ -95,7 +111,13 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase":
         add_sentinels(tokenizer, sentinels)
     if max_length := longest_row(config):
         tokenizer.model_max_length = max_length
-    return tokenizer
+    return tokenizer if images is None else build_pair_processor(image_processor, tokenizer)
+
+
+def image_config(config: "PretrainedConfig") -> "PretrainedConfig | None":
+    """The config of what reads images, which may be the whole; None where nothing does."""
+    config = getattr(config, "vision_config", config)
+    return config if hasattr(config, "image_size") else None
 
 
 def longest_row(config: "PretrainedConfig") -> int | None:

@@ -292,6 +292,16 @@ ARCHITECTURES = {
             counted_task="feature-extraction",
         ),
         Architecture(
+            "nfnet",
+            "convolutional vision tower without norms: NFNet, the eye of Flamingo",
+            ("Brock et al. 2021", "https://arxiv.org/abs/2102.06171"),
+            ("image-classification",),
+            lora_targets=("squeeze", "excite"),  # an update of a standardised convolution could not be merged
+            feedforward_targets=("excite",),
+            norm_targets=("excite",),  # what scales channels where there is no norm
+            counted_task="feature-extraction",
+        ),
+        Architecture(
             "clip",
             "images and texts in one space, over any two towers: CLIP, SigLIP's loss",
             ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020"),

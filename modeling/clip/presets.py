@@ -59,16 +59,19 @@ PRESETS = {
         },
         "parameters": 226_625,
         "source": "for tests and first steps",
+        "image_processor": "clip",
     },
     "clip-vit-base-patch32": {
         "config": {"vision_config": image(12, 768, 12, 3072, 32), "text_config": text(12, 512, 8)},
         "parameters": 151_277_313,
         "source": CLIP,
+        "image_processor": "clip",
     },
     "clip-vit-base-patch16": {
         "config": {"vision_config": image(12, 768, 12, 3072, 16), "text_config": text(12, 512, 8)},
         "parameters": 149_620_737,
         "source": CLIP,
+        "image_processor": "clip",
     },
     "clip-vit-large-patch14": {
         "config": {
@@ -78,6 +81,7 @@ PRESETS = {
         },
         "parameters": 427_616_513,
         "source": CLIP,
+        "image_processor": "clip",
     },
     "clip-vit-large-patch14-336": {
         "config": {
@@ -87,6 +91,7 @@ PRESETS = {
         },
         "parameters": 427_944_193,
         "source": CLIP,
+        "image_processor": "clip",
     },
     "openclip-vit-huge-patch14": {
         "config": {
@@ -96,6 +101,7 @@ PRESETS = {
         },
         "parameters": 986_109_441,
         "source": OPENCLIP,
+        "image_processor": "clip",
     },
     "openclip-vit-bigg-patch14": {
         "config": {
@@ -105,5 +111,6 @@ PRESETS = {
         },
         "parameters": 2_539_567_105,
         "source": OPENCLIP,
+        "image_processor": "clip",
     },
 }

@@ -35,24 +35,45 @@ PRESETS = {
         "config": size(2, 64, 4, 128, 8, 32),
         "parameters": 84_736,
         "source": "for tests and first steps",
-        "processor": "image",
     },
     "vit-base-patch16": {"config": size(12, 768, 12, 3072, 16), "parameters": 86_389_248, "source": VIT},
     "vit-large-patch16": {"config": size(24, 1024, 16, 4096, 16), "parameters": 304_351_232, "source": VIT},
     "vit-huge-patch14": {"config": size(32, 1280, 16, 5120, 14), "parameters": 632_404_480, "source": VIT},
-    "clip-vit-b32": {"config": clip(size(12, 768, 12, 3072, 32)), "parameters": 87_456_000, "source": CLIP},
-    "clip-vit-b16": {"config": clip(size(12, 768, 12, 3072, 16)), "parameters": 85_799_424, "source": CLIP},
-    "clip-vit-l14": {"config": clip(size(24, 1024, 16, 4096, 14)), "parameters": 303_179_776, "source": CLIP},
-    "clip-vit-l14-336": {"config": clip(size(24, 1024, 16, 4096, 14, 336)), "parameters": 303_507_456, "source": CLIP},
+    "clip-vit-b32": {
+        "config": clip(size(12, 768, 12, 3072, 32)),
+        "parameters": 87_456_000,
+        "source": CLIP,
+        "image_processor": "clip",
+    },
+    "clip-vit-b16": {
+        "config": clip(size(12, 768, 12, 3072, 16)),
+        "parameters": 85_799_424,
+        "source": CLIP,
+        "image_processor": "clip",
+    },
+    "clip-vit-l14": {
+        "config": clip(size(24, 1024, 16, 4096, 14)),
+        "parameters": 303_179_776,
+        "source": CLIP,
+        "image_processor": "clip",
+    },
+    "clip-vit-l14-336": {
+        "config": clip(size(24, 1024, 16, 4096, 14, 336)),
+        "parameters": 303_507_456,
+        "source": CLIP,
+        "image_processor": "clip",
+    },
     "openclip-vit-h14": {
         "config": clip(size(32, 1280, 16, 5120, 14), "gelu"),
         "parameters": 630_766_080,
         "source": OPENCLIP,
+        "image_processor": "clip",
     },
     "openclip-vit-bigg14": {
         "config": clip(size(48, 1664, 16, 8192, 14), "gelu"),
         "parameters": 1_842_777_344,
         "source": OPENCLIP,
+        "image_processor": "clip",
     },
     "siglip-vit-b16": {
         "config": {
@@ -69,6 +90,7 @@ PRESETS = {
         },
         "parameters": 985_897_344,
         "source": "Fang et al. 2022, arXiv:2211.07636, without its last block and with the norm that BLIP-2 adds",
+        "image_processor": "clip",
     },
     "eva2-clip-e": {
         "config": {
@@ -77,6 +99,7 @@ PRESETS = {
         },
         "parameters": 4_280_905_216,
         "source": "Sun et al. 2023, arXiv:2303.15389, without its last block, as in CogVLM",
+        "image_processor": "clip",
     },
     "vit-22b": {
         "config": {
