@@ -195,7 +195,7 @@ CASES = {
     ),
     "zoo_nfnet": Case(
         ARCHITECTURES["zoo_nfnet"],
-        overrides={"residual_scale": 4.0},  # branches of fresh blocks say little
+        overrides={"residual_scale": 40.0},  # gains near zero would leave branches with little to say
         modality="pixels",
         is_causal=False,
         waived={"test_hidden_states_are_captured": "they are images of stages, see tests/models/test_nfnet.py"},

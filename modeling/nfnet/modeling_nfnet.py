@@ -4,7 +4,7 @@ Brock et al. 2021, https://arxiv.org/abs/2102.06171 (High-performance large-scal
 normalization), and https://arxiv.org/abs/2101.08692, on which it rests:
 
     h' = h + alpha g f(act(h) / beta),   beta = sqrt(Var h),  g a scalar that starts at 0
-    Var h' = Var h + alpha^2 inside a stage; where a stage begins h' = W pool(act(h) / beta) + ..., so Var h' = 1 + alpha^2
+    Var h' = Var h + alpha^2 inside a stage;  1 + alpha^2 where one begins, as there h' = W pool(act(h) / beta) + ...
     f = 1x1 -> 3x3 in groups -> 3x3 in groups -> 1x1 -> squeeze-and-excite, with activations between
 
 Shapes: B batch, C channels.

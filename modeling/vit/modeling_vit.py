@@ -1,9 +1,9 @@
 """The vision transformer, and the towers that differ from it in where norms stand and what is pooled.
 
 Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; Radford et al. 2021, https://arxiv.org/abs/2103.00020
-(CLIP); Zhai et al. 2023, https://arxiv.org/abs/2303.15343 (SigLIP); Fang et al. 2022, https://arxiv.org/abs/2211.07636 and Sun
-et al. 2023, https://arxiv.org/abs/2303.15389 (EVA-CLIP); Dehghani et al. 2023, https://arxiv.org/abs/2302.05442
-(ViT-22B).
+(CLIP); Zhai et al. 2023, https://arxiv.org/abs/2303.15343 (SigLIP); Fang et al. 2022,
+https://arxiv.org/abs/2211.07636 and Sun et al. 2023, https://arxiv.org/abs/2303.15389 (EVA-CLIP); Dehghani et al.
+2023, https://arxiv.org/abs/2302.05442 (ViT-22B).
 
     z = [x_class; E x_1; ...; E x_N] + P
     pre        z <- z + A(N1(z));  z <- z + F(N2(z))
