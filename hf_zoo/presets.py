@@ -2,7 +2,8 @@
 
 A preset is `{"config": overrides of the config's defaults, "parameters": exact count, "source": where the
 numbers come from, "tokenizer": kind of its tokenizer, "bpe" without it, "sentinels": how many of its tokens stand for
-lost spans, "task": its main head, the architecture's without it}`.
+lost spans, "image_processor": "vit" or "clip", whose colours it wants, "task": its main head, the architecture's
+without it}`.
 """
 
 import dataclasses
@@ -16,7 +17,13 @@ from .errors import unknown_name
 from .registry import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import (
+        BaseImageProcessor,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+    )
 
 
 def read_presets(architecture: Architecture) -> dict[str, dict[str, Any]]:
@@ -82,15 +89,28 @@ def create_model(name: str, task: str | None = None, **overrides: Any) -> "PreTr
     return model_class._from_config(create_config(name, **overrides))
 
 
-def create_processor(name: str) -> "PreTrainedTokenizerBase | ProcessorMixin":
-    """What feeds a preset: its tokenizer, of at most its `vocab_size` ids, trained on first use and then cached; or,
-    where it takes no tokens, its processor."""
+def create_processor(name: str) -> "PreTrainedTokenizerBase | BaseImageProcessor | ProcessorMixin":
+    """What feeds a preset: the tokenizer, of at most its `vocab_size` ids, trained on first use and then cached; an
+    image processor for its size of images; or the architecture's own processor, for what else it takes."""
     architecture, preset = find_preset(name)
-    config, sentinels = create_config(name).get_text_config(), preset.get("sentinels", 0)
-    if not hasattr(config, "vocab_size"):
-        return architecture.processor_classes()["AutoProcessor"].from_model_config(config)
+    config = create_config(name)
+    text, images = config.get_text_config(), image_config(config)
+    tokenizer = _tokenizer(name, text, preset) if hasattr(text, "vocab_size") else None
+    own = architecture.processor_classes().get("AutoProcessor")
+    if hasattr(own, "from_model_config"):
+        return own.from_model_config(config) if tokenizer is None else own.from_model_config(config, tokenizer)
+    if images is None:
+        return tokenizer
+    from .data.images import build_image_processor, build_pair_processor
+
+    image_processor = build_image_processor(preset.get("image_processor", "vit"), images.image_size)
+    return image_processor if tokenizer is None else build_pair_processor(image_processor, tokenizer)
+
+
+def _tokenizer(name: str, config: "PretrainedConfig", preset: dict[str, Any]) -> "PreTrainedTokenizerBase":
     from .data.recipes import build_tokenizer
 
+    sentinels = preset.get("sentinels", 0)
     tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size - sentinels, name)
     if sentinels:
         from .training.seq2seq_collators import add_sentinels
@@ -99,6 +119,12 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase | ProcessorMixin":
     if max_length := longest_row(config):
         tokenizer.model_max_length = max_length
     return tokenizer
+
+
+def image_config(config: "PretrainedConfig") -> "PretrainedConfig | None":
+    """The config of what reads images, which may be the whole; None where nothing does."""
+    config = getattr(config, "vision_config", config)
+    return config if hasattr(config, "image_size") else None
 
 
 def longest_row(config: "PretrainedConfig") -> int | None:

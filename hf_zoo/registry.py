@@ -28,6 +28,9 @@ TASKS = {
     "question-answering": ("AutoModelForQuestionAnswering", "ForQuestionAnswering"),
     "multiple-choice": ("AutoModelForMultipleChoice", "ForMultipleChoice"),
     "mask-generation": ("AutoModelForMaskGeneration", "Model"),
+    "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
+    "masked-image-modeling": ("AutoModelForMaskedImageModeling", "ForMaskedImageModeling"),
+    "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
 ENCODER_TASKS = (
@@ -288,6 +291,30 @@ ARCHITECTURES = {
             ("Gorishniy et al. 2021", "https://arxiv.org/abs/2106.11959"),
             ("sequence-classification", "pre-training"),
             processors=(("AutoProcessor", "tabular_processor.ZooTabularProcessor"),),
+        ),
+        Architecture(
+            "vit",
+            "vision transformer: ViT, ViT-22B, the towers of CLIP, SigLIP, EVA-CLIP, EVA2-CLIP",
+            ("Dosovitskiy et al. 2020", "https://arxiv.org/abs/2010.11929"),
+            ("image-classification", "masked-image-modeling"),
+            counted_task="feature-extraction",
+        ),
+        Architecture(
+            "nfnet",
+            "convolutional vision tower without norms: NFNet, the eye of Flamingo",
+            ("Brock et al. 2021", "https://arxiv.org/abs/2102.06171"),
+            ("image-classification",),
+            lora_targets=("squeeze", "excite"),  # an update of a standardised convolution could not be merged
+            feedforward_targets=("excite",),
+            norm_targets=("excite",),  # what scales channels where there is no norm
+            counted_task="feature-extraction",
+        ),
+        Architecture(
+            "clip",
+            "images and texts in one space, over any two towers: CLIP, SigLIP's loss",
+            ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020"),
+            ("zero-shot-image-classification",),
+            lora_targets=("q_proj", "v_proj", "query", "value"),
         ),
         Architecture(
             "dpr",

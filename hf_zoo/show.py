@@ -241,6 +241,8 @@ def attention_patterns(described: Described, num_tokens: int) -> dict[str, "Tens
         raise ValueError(f"a pattern needs at least 1 token, got {num_tokens}")
     patterns = {}
     for name, part in zoo_parts(described.config).items():
+        if not hasattr(part, "vocab_size"):
+            continue
         alone = replace(described, architecture=ARCHITECTURES[part.model_type], config=part)
         found = attention_patterns(alone, num_tokens)
         patterns |= {f"{name.removesuffix('_config')}: {kind}": seen for kind, seen in found.items()}

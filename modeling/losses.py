@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .layers.gather import gather, process_rank
+
 
 def z_loss(logits: Tensor, labels: Tensor, coefficient: float) -> Tensor:
     """coefficient * mean of (log sum exp logits)^2 over the tokens whose label counts.
@@ -79,6 +81,42 @@ def replaced_token_loss(logits: Tensor, replaced: Tensor, mask: Tensor | None = 
     """
     losses = F.binary_cross_entropy_with_logits(logits.float(), replaced.float(), reduction="none")
     return losses.mean() if mask is None else (losses * mask).sum() / mask.sum().clamp_min(1)
+
+
+def masked_pixel_loss(pixels: Tensor, target: Tensor, masked: Tensor, patch_size: int) -> Tensor:
+    """Mean |pixels - target| over the pixels of masked patches (Xie et al. 2021, https://arxiv.org/abs/2111.09886).
+
+    Args:
+        pixels, target: (B, C, height, width).
+        masked: (B, rows, columns) of patches, true where they were hidden.
+        patch_size: side of a patch.
+    """
+    mask = masked.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)[:, None]
+    errors = F.l1_loss(pixels, target.to(pixels.dtype), reduction="none") * mask
+    return errors.sum() / (mask.sum() + 1e-5) / target.shape[1]
+
+
+def image_text_loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """How badly pairs of images and texts are told from all others of the batch, those of all processes.
+
+    Without a bias, the mean of both cross-entropies of scale * images texts^T, with the pairs on its diagonal (Radford
+    et al. 2021, https://arxiv.org/abs/2103.00020, figure 3). With one, every pair is a question of its own:
+    -log sigmoid(z_ij (scale * image_i . text_j + bias)) with z = 1 for pairs and -1 for all others, summed over j and
+    then the mean over i (Zhai et al. 2023, https://arxiv.org/abs/2303.15343, equation (1)).
+
+    Args:
+        images, texts: (B, D) of length one, the n-th of both a pair.
+        scale, bias: scalars.
+    """
+    images, texts = images.float(), texts.float()
+    first, all_texts = process_rank() * len(texts), gather(texts)
+    labels = torch.arange(len(texts), device=texts.device) + first
+    if bias is not None:
+        scores = images @ all_texts.T * scale + bias
+        signs = -torch.ones_like(scores).scatter(1, labels[:, None], -1.0)
+        return -F.logsigmoid(signs * scores).sum(-1).mean()
+    scores = images @ all_texts.T * scale, texts @ gather(images).T * scale
+    return sum(F.cross_entropy(one, labels) for one in scores) / 2
 
 
 def alignment_loss(pooled: list[Tensor], temperature: float) -> Tensor:

@@ -196,6 +196,32 @@ CASES = {
             "hypernetworks": "only the best of three masks learns",
         },
     ),
+    "zoo_vit": Case(
+        ARCHITECTURES["zoo_vit"],
+        modality="pixels",
+        is_causal=False,
+        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+    ),
+    "zoo_nfnet": Case(
+        ARCHITECTURES["zoo_nfnet"],
+        overrides={"residual_scale": 40.0},  # gains near zero would leave branches with little to say
+        modality="pixels",
+        is_causal=False,
+        waived={"test_hidden_states_are_captured": "they are images of stages, see tests/models/test_nfnet.py"},
+    ),
+    "zoo_clip": Case(
+        ARCHITECTURES["zoo_clip"],
+        modality="pairs",
+        is_causal=False,
+        waived={
+            "test_hidden_states_are_captured": "they are in the outputs of the towers, see tests/models/test_clip.py",
+            "test_loss_divides_by_the_items_of_all_batches": "each pair is compared with those of its batch",
+            "test_thirty_steps_overfit_a_batch": "equal rows cannot be told apart; see tests/models/test_clip.py",
+            "test_weights_of_another_shape_are_an_error": "sizes are those of the parts, which are tested themselves",
+            "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the parts",
+        },
+        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

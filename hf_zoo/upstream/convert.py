@@ -24,7 +24,6 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
         ValueError: no such model type, or it lacks an option of the model.
     """
     import torch
-    import transformers
 
     # Private: transformers has no documented way to apply its conversions backwards to a state dict.
     from transformers.core_model_loading import revert_weight_conversion
@@ -37,7 +36,7 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     if task in table.other_meaning:
         raise ValueError(f"{upstream} has no head like that of {type(model).__name__}; write its encoder instead")
     with torch.device("meta"):
-        twin = getattr(transformers, TASKS[task][0]).from_config(config)
+        twin = table.make(config, task)
     conversions = getattr(model, "_weight_conversions", None)
     classifier = "classifier" if hasattr(twin, "classifier") else "score"
     model._weight_conversions = [*prefixes(twin.base_model_prefix, classifier), *table.weights_of(model.config, task)]

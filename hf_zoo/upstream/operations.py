@@ -64,33 +64,81 @@ class MergeByHead(ConversionOps):
         return SplitByHead()
 
 
-class Flatten(ConversionOps):
-    """A vector that is stored as (1, 1, D) (RWKV's mixes)."""
+class DropAxes(ConversionOps):
+    """A tensor that is stored with axes of length one around its own (RWKV's mixes, ViT's tokens).
+
+    Args:
+        before, after: how many of them.
+    """
+
+    def __init__(self, before: int, after: int = 0) -> None:
+        self.before = before
+        self.after = after
 
     def convert(
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
     ) -> dict[str, Tensor]:
-        """One tensor (1, 1, D) -> (D,)."""
+        """One tensor (1, ..., shape, 1, ...) -> (shape)."""
         (tensors,) = input_dict.values()
-        return {target_patterns[0]: (tensors[0] if isinstance(tensors, list) else tensors).flatten()}
+        tensor = tensors[0] if isinstance(tensors, list) else tensors
+        shape = tensor.shape[self.before : tensor.ndim - self.after]
+        return {target_patterns[0]: tensor.reshape(shape)}
 
     @property
-    def reverse_op(self) -> "Unflatten":
+    def reverse_op(self) -> "AddAxes":
         """The way back."""
-        return Unflatten()
+        return AddAxes(self.before, self.after)
 
 
-class Unflatten(ConversionOps):
-    """The reverse of `Flatten`."""
+class AddAxes(ConversionOps):
+    """The reverse of `DropAxes`."""
+
+    def __init__(self, before: int, after: int = 0) -> None:
+        self.before = before
+        self.after = after
 
     def convert(
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
     ) -> dict[str, Tensor]:
-        """One tensor (D,) -> (1, 1, D)."""
+        """One tensor (shape) -> (1, ..., shape, 1, ...)."""
         (tensors,) = input_dict.values()
-        return {target_patterns[0]: (tensors[0] if isinstance(tensors, list) else tensors)[None, None]}
+        tensor = tensors[0] if isinstance(tensors, list) else tensors
+        return {target_patterns[0]: tensor.reshape((1,) * self.before + tuple(tensor.shape) + (1,) * self.after)}
 
     @property
-    def reverse_op(self) -> Flatten:
+    def reverse_op(self) -> DropAxes:
         """The way back."""
-        return Flatten()
+        return DropAxes(self.before, self.after)
+
+
+class WithoutKeyBias(ConversionOps):
+    """A fused bias of queries, keys and values into those of queries and values: softmax does not see that of keys."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """One tensor (3 D) -> two (D)."""
+        (tensors,) = input_dict.values()
+        q, _, v = (tensors[0] if isinstance(tensors, list) else tensors).chunk(3)
+        return {target_patterns[0]: q.contiguous(), target_patterns[1]: v.contiguous()}
+
+    @property
+    def reverse_op(self) -> "WithZeroKeyBias":
+        """The way back."""
+        return WithZeroKeyBias()
+
+
+class WithZeroKeyBias(ConversionOps):
+    """The reverse of `WithoutKeyBias`."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Two tensors (D) -> one (3 D), with zeros between."""
+        q, v = ((t[0] if isinstance(t, list) else t) for t in (input_dict[name] for name in source_patterns))
+        return {target_patterns[0]: torch.cat((q, torch.zeros_like(q), v))}
+
+    @property
+    def reverse_op(self) -> WithoutKeyBias:
+        """The way back."""
+        return WithoutKeyBias()

@@ -46,6 +46,7 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
         get_checkpoint_conversion_mapping,
         register_checkpoint_conversion_mapping,
     )
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     architecture = _architecture_of(model_class.config_class)
     config, model_type = {}, None
@@ -57,11 +58,12 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
         yield
         return
     # Files may have older names than upstream's own modules, which it translates first: an expert's weights alone, say
-    older = get_checkpoint_conversion_mapping(model_type) or []
+    older = get_checkpoint_conversion_mapping(model_type)
+    older = older or get_checkpoint_conversion_mapping(MODEL_MAPPING_NAMES.get(model_type)) or []
     upstream, config_class = find_upstream(architecture, model_type), model_class.config_class
     zoo_config = config_class(**upstream.read_config(config_class, config))
     weights = [*older, *upstream.weights_of(zoo_config, architecture.task_of(model_class))]
-    for trunk in ("transformer", "backbone", "bert", "albert", "roberta", "longformer", "deberta", "rwkv"):
+    for trunk in ("transformer", "backbone", "bert", "albert", "roberta", "longformer", "deberta", "rwkv", "vit"):
         weights = [*prefixes(trunk, "classifier"), *weights]
     with _one_at_a_time:
         register_checkpoint_conversion_mapping(model_class.__name__, weights, overwrite=True)

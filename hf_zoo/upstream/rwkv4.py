@@ -2,7 +2,7 @@
 
 from transformers.core_model_loading import WeightConverter, WeightRenaming, WeightTransform
 
-from .operations import Flatten
+from .operations import DropAxes
 from .table import Upstream
 
 PROJECTIONS = {
@@ -36,7 +36,7 @@ def rwkv_weights() -> list[WeightTransform]:
         WeightRenaming(r"^head\.", r"^lm_head\."),
         *(WeightRenaming(rf"{theirs}\.", rf"{ours}\.") for theirs, ours in escaped.items()),
         WeightRenaming(r"attention\.time_(decay|first)", r"mixer\.time_\1"),
-        *(WeightConverter(theirs, ours, [Flatten()]) for theirs, ours in MIXES.items()),
+        *(WeightConverter(theirs, ours, [DropAxes(2)]) for theirs, ours in MIXES.items()),
     ]
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import unknown_name
-from ..registry import Architecture
+from ..registry import TASKS, Architecture
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
     from transformers.core_model_loading import WeightTransform
 
 # In every config, and about the folder rather than the architecture
@@ -33,6 +33,7 @@ class Upstream:
         task_weights: task -> renamings of that head alone, which come before all others.
         unused: parts of names of weights that some of upstream's heads have and never use: not read, written as zeros.
         other_meaning: tasks whose head upstream is another model's, or trains something else.
+        class_names: task -> class of transformers, where no Auto class makes it.
         is_remote: whether its code is on the Hub rather than in transformers; it can be opened and not written.
     """
 
@@ -47,12 +48,25 @@ class Upstream:
     task_weights: dict[str, Callable[[], list["WeightTransform"]]] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     other_meaning: tuple[str, ...] = ()
+    class_names: dict[str, str] = field(default_factory=dict)
     is_remote: bool = False
 
     def weights_of(self, config: "PreTrainedConfig", task: str) -> list["WeightTransform"]:
         """All renamings and conversions for a zoo config and the head of a task."""
         of_task = self.task_weights[task]() if task in self.task_weights else []
         return [*of_task, *self.weights(), *(self.sized_weights(config) if self.sized_weights else [])]
+
+    def make(self, config: "PreTrainedConfig", task: str) -> "PreTrainedModel":
+        """A fresh upstream model with the head of a task.
+
+        Raises:
+            ValueError: upstream has no such head.
+        """
+        import transformers
+
+        if task in self.class_names:
+            return getattr(transformers, self.class_names[task])(config)
+        return getattr(transformers, TASKS[task][0]).from_config(config)
 
     @property
     def config_class(self) -> type["PreTrainedConfig"]:
@@ -96,12 +110,20 @@ class Upstream:
         upstream = config_class(**result)
         again = type(config)(**self.read_config(type(config), upstream.to_dict()))
         for f in fields(config):
-            before, after = getattr(config, f.name), getattr(again, f.name)
+            before, after = (_plain(getattr(one, f.name)) for one in (config, again))
             if f.name not in _NOT_COPIED and before != after:
                 raise ValueError(
                     f"{f.name}={before!r} cannot be written as {self.model_type}, which has {f.name}={after!r}"
                 )
         return upstream
+
+
+def _plain(value: Any) -> Any:
+    """A config of a part as a dictionary, without what is about the folder; anything else as it is."""
+    if not hasattr(value, "to_dict"):
+        return value
+    about_folder = {*_NOT_COPIED - {"model_type"}, "_name_or_path", "dtype"}
+    return {name: field for name, field in value.to_dict().items() if name not in about_folder}
 
 
 def prefixes(trunk: str, classifier: str) -> list["WeightTransform"]:

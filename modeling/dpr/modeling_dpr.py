@@ -25,6 +25,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from ..base_model import ZooPreTrainedModel
+from ..layers.gather import gather, process_rank
 from ..layers.pooler import pool
 from ..parts import part_model
 from .configuration_dpr import ZooDprConfig
@@ -228,24 +229,6 @@ class ZooDprModel(ZooDprPreTrainedModel):
             is_copy = passage_ids[labels][:, None] == passage_ids
             scores = scores.masked_fill(is_copy.scatter(1, labels[:, None], False), -torch.inf)
         return F.cross_entropy(scores, labels), scores
-
-
-def process_rank() -> int:
-    """Which of several processes this is."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def gather(x: Tensor) -> Tensor:
-    """Rows of all processes, in their order; the gradient flows back to each, as if the batch were one."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return x
-    if not x.requires_grad:
-        parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(x))
 
 
 class ZooDprForQuestionAnswering(ZooDprPreTrainedModel):

@@ -60,3 +60,10 @@ class Dropout(nn.Dropout):
             return x
         kept, factor = drop(x, self.p)
         return kept * factor
+
+
+def drop_rows(x: Tensor, rate: float) -> Tensor:
+    """x (B, ...) with a share of its rows set to zero and the others scaled to the same mean: stochastic depth, for
+    what is added to a residual stream (Huang et al. 2016, https://arxiv.org/abs/1603.09382)."""
+    kept = torch.empty(len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(1 - rate)
+    return x * (kept / (1 - rate))

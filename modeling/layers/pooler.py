@@ -27,6 +27,27 @@ def pool(x: Tensor, attention_mask: Tensor | None, kind: str) -> Tensor:
     return x[torch.arange(len(x), device=x.device), place]
 
 
+def pool_at(x: Tensor, input_ids: Tensor, token_id: int | None, attention_mask: Tensor | None) -> Tensor:
+    """The vector (B, D) of x (B, T, D) at each row's first `token_id`, or at its highest id if that is None; at the
+    last real token in rows that have none (CLIP reads texts at their end token).
+
+    Args:
+        input_ids: (B, T).
+        token_id: which.
+        attention_mask: (B, T) with 1 on real tokens; None where all are.
+    """
+    if token_id is None:
+        place = input_ids.argmax(-1)
+    else:
+        found = input_ids == token_id
+        if attention_mask is not None:
+            found = found & attention_mask.bool()  # padding may have the same id
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        last = (real * torch.arange(x.shape[1], device=x.device)).argmax(-1)
+        place = torch.where(found.any(-1), found.int().argmax(-1), last)
+    return x[torch.arange(len(x), device=x.device), place]
+
+
 class FirstTokenPooler(nn.Module):
     """tanh(W h) of the first real token, which is [CLS] (Devlin et al. 2018, https://arxiv.org/abs/1810.04805)."""
 

@@ -143,6 +143,22 @@ OPTIONS["sam"] = [
     sam_options({"window_size": 4, "qkv_bias": False, "global_attn_indexes": [0, 2]}, {"iou_head_depth": 4}, {}),
     sam_options({"image_size": 80, "hidden_act": "relu"}, {"num_hidden_layers": 3}, {"hidden_act": "relu"}),
 ]
+VISION = {**SIZES, "image_size": 24, "patch_size": 8}
+VISION_VIT = {**VISION, "encoder_stride": 8}
+OPTIONS["vit"] = [
+    VISION_VIT,
+    {**VISION_VIT, "qkv_bias": False, "num_channels": 1, "layer_norm_eps": 0.1},
+    {**VISION_VIT, "hidden_act": "relu", "image_size": 16},
+]
+OPTIONS["clip_vision_model"] = [VISION, {**VISION, "hidden_act": "gelu", "num_channels": 2, "layer_norm_eps": 0.1}]
+OPTIONS["siglip_vision_model"] = [VISION, {**VISION, "num_channels": 2, "layer_norm_eps": 0.1}]
+OPTIONS["blip_2_vision_model"] = [VISION, {**VISION, "qkv_bias": False, "layer_norm_eps": 0.1}]
+TEXTS = {**SIZES, "vocab_size": 97, "max_position_embeddings": 16, "bos_token_id": 95, "pad_token_id": 0}
+OPTIONS["clip"] = [
+    {"vision_config": VISION, "text_config": {**TEXTS, "eos_token_id": SEP}, "projection_dim": 20},
+    {"vision_config": VISION, "text_config": {**TEXTS, "eos_token_id": 2, "hidden_act": "gelu"}},
+]
+TABLES = {name: upstream for a in ARCHITECTURES.values() for name, upstream in read_table(a).items()}
 PAIRS = [(a, name) for a in ARCHITECTURES.values() for name, u in read_table(a).items() if not u.is_remote]
 CASES = [
     pytest.param(architecture, model_type, task, options, id=f"{model_type}-{task}-{i}")
@@ -155,15 +171,18 @@ CASES = [
 
 def upstream_model(model_type, task, options):
     """A model of transformers with weights from N(0, 0.15), or None where it has no such head."""
-    config = transformers.AutoConfig.for_model(model_type, vocab_size=97, **{"pad_token_id": 0, **options})
+    text = {} if {"image_size", "vision_config"} & set(options) else {"vocab_size": 97, "pad_token_id": 0}
+    config = transformers.AutoConfig.for_model(model_type, **{**text, **options})
     torch.manual_seed(0)
     try:
-        model = getattr(transformers, TASKS[task][0]).from_config(config)
+        model = TABLES[model_type].make(config, task)
     except ValueError:
         return None
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(0.5 if "A_log" in name else 0.0, 0.15)
+            if name.endswith("qkv.bias"):
+                parameter.view(3, -1)[1] = 0  # where keys would have theirs
         for name, buffer in model.named_buffers():
             if "correction_bias" in name:
                 buffer.uniform_(-0.2, 0.2)
@@ -184,10 +203,47 @@ def batch(task):
     return ids, mask
 
 
+def run_pixels(model, task):
+    """The main outputs, at the image's size and at another."""
+    torch.manual_seed(2)
+    outputs = []
+    for sides in ((model.config.image_size,) * 2, (32, 40)):
+        pixels = torch.randn(2, getattr(model.config, "num_channels", 3), *sides)
+        inputs = {"pixel_values": pixels, "interpolate_pos_encoding": sides[0] != model.config.image_size}
+        if task == "masked-image-modeling":
+            if sides[0] != sides[1]:  # upstream takes any image for a square
+                continue
+            inputs["bool_masked_pos"] = torch.rand(2, (sides[0] // 8) ** 2) < 0.5
+        with torch.no_grad():
+            output = model(**inputs, output_hidden_states=True)
+        named = [output[name] for name in ("loss", "logits", "reconstruction", "last_hidden_state") if name in output]
+        if output.get("pooler_output") is not None:
+            named.append(output.pooler_output)
+        outputs += [value.flatten() for value in (*named, *output.hidden_states)]
+    return torch.cat(outputs)
+
+
+def run_pairs(model):
+    """Scores and the loss of images with texts."""
+    ids, mask = batch("feature-extraction")
+    ids[mask == 0] = 0
+    with torch.no_grad():
+        torch.manual_seed(3)
+        output = model(ids, torch.randn(2, 3, 24, 24), mask, return_loss=True, output_hidden_states=True)
+    states = (*output.text_model_output.hidden_states[:-1], *output.vision_model_output.hidden_states)
+    real = [state[mask.bool()].flatten() for state in states if state.shape[1] == mask.shape[1]]
+    named = (output.loss, output.logits_per_image, output.text_embeds, output.image_embeds)
+    return torch.cat([*real, *(value.flatten() for value in named)])
+
+
 def run(model, task):
-    """The main output on real tokens."""
+    """The main output on real tokens, of images, or of pairs."""
+    if "Sam" in type(model).__name__:
+        return run_prompts(model)
+    if "vision_config" in model.config.sub_configs:
+        return run_pairs(model)
     if model.main_input_name == "pixel_values":
-        return run_on_pixels(model)
+        return run_pixels(model, task)
     ids, mask = batch(task)
     inputs = {"input_ids": ids, "attention_mask": mask}
     if task == "sequence-classification" and model.config.is_encoder_decoder:
@@ -203,7 +259,7 @@ def run(model, task):
 
 
 @torch.no_grad()
-def run_on_pixels(model):
+def run_prompts(model):
     """Masks and their scores for points with filling, for boxes beside points, and for a mask, in one vector."""
     generator = torch.Generator().manual_seed(1)
     side = getattr(model.config, "vision_config", model.config).image_size
@@ -245,13 +301,15 @@ def test_same_logits_both_ways(architecture, model_type, task, options, tmp_path
 
 @pytest.mark.parametrize("architecture, model_type", PAIRS, ids=lambda p: getattr(p, "name", p))
 def test_folders_convert_both_ways(architecture, model_type, tmp_path):
-    models = ((task, upstream_model(model_type, task, OPTIONS[model_type][0])) for task in architecture.tasks)
+    models = (
+        (task, upstream_model(model_type, task, OPTIONS[model_type][0])) for task in architecture.all_tasks[::-1]
+    )
     task, upstream = next((task, model) for task, model in models if model is not None)
     upstream.save_pretrained(tmp_path / "upstream")
     convert_folder(tmp_path / "upstream", tmp_path / "zoo", architecture.model_type)
     convert_folder(tmp_path / "zoo", tmp_path / "back", model_type)
-    auto_class = getattr(transformers, TASKS[task][0])
-    zoo, back = (auto_class.from_pretrained(tmp_path / name).eval() for name in ("zoo", "back"))
+    zoo = getattr(transformers, TASKS[task][0]).from_pretrained(tmp_path / "zoo").eval()
+    back = type(upstream).from_pretrained(tmp_path / "back").eval()
     assert type(zoo) is architecture.model_class(task)
     assert type(back) is type(upstream)
     assert_close(run(zoo, task), run(upstream, task), atol=1e-5, rtol=1e-4)
