@@ -115,7 +115,8 @@ class Architecture:
     def task_of(self, model_class: type) -> str | None:
         """The task that a class is the head for; None for one that is no head of this architecture."""
         name = model_class.__name__
-        return next((t for t, (_, suffix) in TASKS.items() if name == self.class_prefix + suffix), None)
+        tasks = (*self.tasks, "feature-extraction")  # a whole model may be the head for a task, too
+        return next((task for task in tasks if name == self.class_prefix + TASKS[task][1]), None)
 
     def model_class(self, task: str | None = None) -> type:
         """The class for a task, by default the main one. Imports the model.

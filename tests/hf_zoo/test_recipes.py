@@ -56,7 +56,8 @@ def test_create_processor(monkeypatch, kind, size):
     config = SimpleNamespace(vocab_size=size, max_position_embeddings=64)
     config.get_text_config = lambda: config
     preset = {"tokenizer": kind} if kind != "bpe" else {}
-    monkeypatch.setattr(presets, "find_preset", lambda name: (None, preset))
+    architecture = SimpleNamespace(processor_classes=dict)
+    monkeypatch.setattr(presets, "find_preset", lambda name: (architecture, preset))
     monkeypatch.setattr(presets, "create_config", lambda name: config)
     tokenizer = presets.create_processor("some-tiny")
     assert len(tokenizer) <= size
