@@ -9,11 +9,11 @@ from transformers import PreTrainedModel
 from hf_zoo.registry import ARCHITECTURES
 
 
-def same_weights(model_type: str, rival: PreTrainedModel) -> PreTrainedModel:
-    """The zoo's model with the weights of a rival that it can open."""
+def same_weights(model_type: str, rival: PreTrainedModel, task: str | None = None) -> PreTrainedModel:
+    """The zoo's model with the weights of a rival that it can open, by default with its main head."""
     with tempfile.TemporaryDirectory() as folder:
         rival.save_pretrained(folder)
-        return ARCHITECTURES[model_type].model_class().from_pretrained(folder)
+        return ARCHITECTURES[model_type].model_class(task).from_pretrained(folder)
 
 
 def _ids(model: PreTrainedModel, rows: int, tokens: int) -> torch.Tensor:

@@ -200,8 +200,8 @@ class ZooClipModel(ZooClipPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
+        input_ids: Tensor,
+        pixel_values: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         return_loss: bool = True,
@@ -216,8 +216,6 @@ class ZooClipModel(ZooClipPreTrainedModel):
             return_loss: whether the n-th text is of the n-th image.
             interpolate_pos_encoding: see `get_image_features`.
         """
-        if input_ids is None or pixel_values is None:
-            raise ValueError("give input_ids and pixel_values; get_text_features and get_image_features take one")
         vision = self.get_image_features(pixel_values, interpolate_pos_encoding, **kwargs)
         text = self.get_text_features(input_ids, attention_mask, position_ids, **kwargs)
         images, texts = (F.normalize(outputs.pooler_output, dim=-1) for outputs in (vision, text))

@@ -11,11 +11,12 @@ from transformers.activations import ACT2FN
 
 
 class QuickGELU(nn.Module):
-    """x sigmoid(1.702 x), as silu(1.702 x) / 1.702, whose gradient is one kernel."""
+    """x sigmoid(1.702 x), as silu(1.702 x) / 1.702, which can reuse its memory: on a CPU that is most of its time."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x, any shape -> the same shape."""
-        return F.silu(x * 1.702) * (1 / 1.702)
+        is_recorded = torch.is_grad_enabled() and x.requires_grad
+        return F.silu(x * 1.702, inplace=not is_recorded).mul_(1 / 1.702)
 
 
 def activation(name: str) -> nn.Module:

@@ -19,11 +19,10 @@ _CLASS_TOKEN_STD = 0.02
 
 
 class PatchEmbedding(nn.Conv2d):
-    """A linear map of every patch; a convolution whose stride is its size, computed as one matrix product."""
+    """A linear map of every patch: a convolution whose stride is its size."""
 
     def __init__(self, num_channels: int, hidden_size: int, patch_size: int, bias: bool = True) -> None:
         super().__init__(num_channels, hidden_size, patch_size, stride=patch_size, bias=bias)
-        self.patch_size = patch_size
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (B, C, height, width), whole patches alone are read -> (B, N, D), row by row.
@@ -31,17 +30,13 @@ class PatchEmbedding(nn.Conv2d):
         Raises:
             ValueError: another number of channels, or less than a patch.
         """
-        num_channels, size = self.in_channels, self.patch_size
+        num_channels, size = self.in_channels, self.kernel_size[0]
         if pixels.ndim != 4 or pixels.shape[1] != num_channels or min(pixels.shape[2:]) < size:
             raise ValueError(
                 f"pixel_values must be (images, num_channels={num_channels}, height, width) with at least one patch "
                 f"of {size} x {size}, got {tuple(pixels.shape)}"
             )
-        height, width = (side // size for side in pixels.shape[2:])
-        pixels = pixels[..., : height * size, : width * size].to(self.weight.dtype)
-        patches = pixels.unflatten(3, (width, size)).unflatten(2, (height, size))  # (B, C, h, p, w, p)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C p p)
-        return F.linear(patches, self.weight.flatten(1), self.bias)
+        return super().forward(pixels.to(self.weight.dtype)).flatten(2).mT
 
 
 class GridPositions(nn.Embedding):
@@ -87,6 +82,7 @@ class ImageTokens(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = image_size
+        self.patch_size = patch_size
         self.cls_token = nn.Parameter(torch.zeros(hidden_size)) if use_cls else None
         self.mask_token = nn.Parameter(torch.zeros(hidden_size)) if use_mask_token else None
         self.patch_embed = PatchEmbedding(num_channels, hidden_size, patch_size, patch_bias)
@@ -121,7 +117,7 @@ class ImageTokens(nn.Module):
             if self.mask_token is None:
                 raise ValueError("bool_masked_pos needs a model that was made with use_mask_token=True")
             x = torch.where(masked.bool()[..., None], self.mask_token, x)
-        positions = self.embed_positions(*(side // self.patch_embed.patch_size for side in sides))
+        positions = self.embed_positions(*(side // self.patch_size for side in sides))
         if self.cls_token is None:
             return x + positions
         first = (self.cls_token + positions[0]).expand(len(x), 1, -1)

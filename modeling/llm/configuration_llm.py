@@ -87,6 +87,9 @@ class ZooLlmConfig(ZooConfig):
         if self.layer_types is None:
             kind = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [kind] * self.num_hidden_layers
+        if not self.is_gated_mlp:
+            plan = self.base_model_tp_plan.items()
+            self.base_model_tp_plan = {name: style for name, style in plan if not name.endswith("gate_proj")}
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:

@@ -84,7 +84,7 @@ class ZooVitPreTrainedModel(ZooPreTrainedModel):
     config: ZooVitConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    may_be_missing = ("pooler", "mask_token")  # a classifier does not train the one, nothing else trains the other
+    may_be_missing = ("pooler",)  # a classifier does not train it
     _no_split_modules = ["VitBlock", "ImageTokens"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -92,6 +92,10 @@ class ZooVitPreTrainedModel(ZooPreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": VitBlock, "attentions": ImageAttention}
+
+    def lost_weights(self, missing: list[str]) -> list[str]:
+        """As for all models; a mask token that a file lacks is new, whoever wrote it."""
+        return [name for name in super().lost_weights(missing) if not name.endswith("mask_token")]
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
@@ -147,7 +151,7 @@ class ZooVitModel(ZooVitPreTrainedModel):
         pixel_values: Tensor | None = None,
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        inputs_embeds: Tensor | None = None,
+        token_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
@@ -159,12 +163,12 @@ class ZooVitModel(ZooVitPreTrainedModel):
             pixel_values: (B, C, height, width), normalised.
             bool_masked_pos: (B, patches), true where the mask token stands for the patch.
             interpolate_pos_encoding: whether images of another size take interpolated positions.
-            inputs_embeds: (B, T, D) instead of pixel_values: tokens of any kind with whatever marks their place.
+            token_embeds: (B, T, D) instead of pixel_values: tokens of any kind with whatever marks their place.
             attention_mask: (B, T) with 1 on tokens that count.
         """
-        if (pixel_values is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of pixel_values and inputs_embeds")
-        x = inputs_embeds
+        if (pixel_values is None) == (token_embeds is None):
+            raise ValueError("give exactly one of pixel_values and token_embeds")
+        x = token_embeds
         if x is None:
             x = self.embeddings(pixel_values, bool_masked_pos, bool(interpolate_pos_encoding))
         attention_mask = drop_useless_mask(attention_mask)

@@ -134,10 +134,10 @@ def test_the_vector_of_an_image():
 def test_tokens_may_be_given_and_some_may_be_padding():
     model, pixels = make(), images()
     tokens = model.embeddings(pixels)
-    assert_close(model(inputs_embeds=tokens).last_hidden_state, model(pixels).last_hidden_state)
+    assert_close(model(token_embeds=tokens).last_hidden_state, model(pixels).last_hidden_state)
     wide = torch.cat((tokens, torch.full((2, 3, 64), 9.0)), 1)
     mask = torch.ones(2, 20).index_fill(1, torch.arange(17, 20), 0)
-    got = model(inputs_embeds=wide, attention_mask=mask)
+    got = model(token_embeds=wide, attention_mask=mask)
     assert_close(got.last_hidden_state[:, :17], model(pixels).last_hidden_state, atol=1e-5, rtol=1e-4)
     assert_close(got.pooler_output, model(pixels).pooler_output, atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="exactly one"):
