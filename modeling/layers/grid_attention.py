@@ -80,7 +80,7 @@ def attention_by_rows(q: Tensor, k: Tensor, v: Tensor, terms: tuple[Tensor, Tens
     bias = q.new_empty(num_grids * num_heads * num_rows * row)
     y = q.new_empty(batch, length, heads, size)
     out = y.transpose(1, 2)
-    by_row, by_column = (term.contiguous() for term in terms)
+    by_row, by_column = terms
     for b in range(0, batch, num_grids):
         for h in range(0, heads, num_heads):
             part = (slice(b, b + num_grids), slice(h, h + num_heads))
@@ -154,10 +154,9 @@ class GridAttention(DispatchedAttention):
         window = self.window_size
         beyond = [-size % window if window else 0 for size in (height, width)]
         if any(beyond):
-            empty = self.qkv_proj(x.new_zeros(1, 1, x.shape[-1]))
-            full = empty.repeat(len(x), (height + beyond[0]) * (width + beyond[1]), 1)
-            full = full.unflatten(1, (height + beyond[0], -1))
+            full = qkv.new_empty(len(x), height + beyond[0], width + beyond[1], qkv.shape[-1])
             full[:, :height, :width] = qkv
+            full[:, height:] = full[:, :, width:] = self.qkv_proj(x.new_zeros(1, 1, x.shape[-1]))
             qkv = full
         if window:
             qkv = cut_windows(qkv, window)
