@@ -15,6 +15,7 @@ grid at a time, in memory that stays in the cache.
 Shapes: B images or windows, H heads, S side of a grid, T = S^2 patches, K head size, D hidden size.
 """
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -64,12 +65,16 @@ def extended(q: Tensor, k: Tensor, v: Tensor, terms: tuple[Tensor, Tensor]) -> t
     return q, k, F.pad(v, (0, 2 * side))
 
 
-def attention_by_rows(q: Tensor, k: Tensor, v: Tensor, terms: tuple[Tensor, Tensor]) -> Tensor:
+def attention_by_rows(
+    q: Tensor, k: Tensor, v: Tensor, terms: tuple[Tensor, Tensor], groups: list[tuple[int, int]] | None = None
+) -> Tensor:
     """The same attention (B, T, H, K), with the terms added for some rows of some windows at a time; no gradient.
 
     Args:
         q, k, v: (B, H, T, K).
         terms: from `axis_terms`.
+        groups: how many windows follow each other, and of how many of their rows the outputs are wanted; the others
+            are left unwritten. All of all without it.
     """
     batch, heads, length, size = q.shape
     side = terms[0].shape[-1]
@@ -78,19 +83,23 @@ def attention_by_rows(q: Tensor, k: Tensor, v: Tensor, terms: tuple[Tensor, Tens
     num_heads = min(max(_BLOCK // (num_rows * row), 1), heads)
     num_grids = min(max(_BLOCK // (num_heads * num_rows * row), 1), batch)
     bias = q.new_empty(num_grids * num_heads * num_rows * row)
+    start = 0
     y = q.new_empty(batch, length, heads, size)
     out = y.transpose(1, 2)
-    by_row, by_column = (term.contiguous() for term in terms)
-    for b in range(0, batch, num_grids):
-        for h in range(0, heads, num_heads):
-            part = (slice(b, b + num_grids), slice(h, h + num_heads))
-            for i in range(0, side, num_rows):
-                down, along = by_row[part][:, :, i : i + num_rows], by_column[part][:, :, i : i + num_rows]
+    by_row, by_column = terms
+    for number, wanted in groups or [(batch, side)]:
+        stop = start + number
+        for b, h in product(range(start, stop, num_grids), range(0, heads, num_heads)):
+            part = (slice(b, min(b + num_grids, stop)), slice(h, h + num_heads))
+            for i in range(0, wanted, num_rows):
+                rows = slice(i, min(i + num_rows, wanted))
+                down, along = by_row[part][:, :, rows], by_column[part][:, :, rows]
                 block = bias[: down.numel() * side].view(*down.shape, side)
                 torch.add(down[..., None], along[..., None, :], out=block)
-                queries = (*part, slice(i * side, (i + num_rows) * side))
+                queries = (*part, slice(i * side, rows.stop * side))
                 block = block.view(*down.shape[:2], -1, length)
                 out[queries] = F.scaled_dot_product_attention(q[queries], k[part], v[part], block)
+        start = stop
     return y
 
 
@@ -154,27 +163,32 @@ class GridAttention(DispatchedAttention):
         window = self.window_size
         beyond = [-size % window if window else 0 for size in (height, width)]
         if any(beyond):
-            empty = self.qkv_proj(x.new_zeros(1, 1, x.shape[-1]))
-            full = empty.repeat(len(x), (height + beyond[0]) * (width + beyond[1]), 1)
-            full = full.unflatten(1, (height + beyond[0], -1))
+            full = qkv.new_empty(len(x), height + beyond[0], width + beyond[1], qkv.shape[-1])
             full[:, :height, :width] = qkv
+            full[:, height:] = full[:, :, width:] = self.qkv_proj(x.new_zeros(1, 1, x.shape[-1]))
             qkv = full
         if window:
             qkv = cut_windows(qkv, window)
         side = qkv.shape[1]
         # (B, S, S, 3 D) -> three of (B, H, T, K)
         q, k, v = qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, self.head_size)).permute(2, 0, 3, 1, 4).unbind()
-        y, weights = self.mix(q, k, v, **kwargs)
+        groups = None
+        if beyond[0]:  # the lowest windows of each image have rows that nobody will read
+            rows, columns = -(-height // window), -(-width // window)
+            groups = [((rows - 1) * columns, window), (columns, window - beyond[0])] * len(x)
+        y, weights = self.mix(q, k, v, groups, **kwargs)
         y = y.flatten(2)  # (B, T, H, K) -> (B, T, D)
         if window:
             y = join_windows(y.unflatten(1, (side, side)), height, width).flatten(1, 2)
         return self.o_proj(y).unflatten(1, (height, width)), weights
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """q, k, v (B, H, T, K) -> y (B, T, H, K), and weights or None."""
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, groups: list[tuple[int, int]] | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """q, k, v (B, H, T, K) -> y (B, T, H, K), and weights or None; groups as for `attention_by_rows`."""
         terms = axis_terms(q, self.rel_pos_h, self.rel_pos_w)
         by_rows = q.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if by_rows and self.config._attn_implementation == "sdpa" and q.numel():
-            return attention_by_rows(q, k, v, terms), None
+            return attention_by_rows(q, k, v, terms, groups), None
         y, weights = self.attend(*extended(q, k, v, terms), None, **kwargs)
         return y[..., : v.shape[-1]], weights

