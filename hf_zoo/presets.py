@@ -87,11 +87,15 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase | ProcessorMixin":
     where it takes no tokens, its processor."""
     architecture, preset = find_preset(name)
     config, sentinels = create_config(name).get_text_config(), preset.get("sentinels", 0)
+    processor_class = architecture.processor_classes().get("AutoProcessor")
     if not hasattr(config, "vocab_size"):
-        return architecture.processor_classes()["AutoProcessor"].from_model_config(config)
+        return processor_class.from_model_config(config)
     from .data.recipes import build_tokenizer
 
-    tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size - sentinels, name)
+    vocab_size = getattr(config, "text_vocab_size", config.vocab_size) - sentinels
+    tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), vocab_size, name)
+    if hasattr(processor_class, "from_model_config"):
+        return processor_class.from_model_config(config, tokenizer)
     if sentinels:
         from .training.seq2seq_collators import add_sentinels
 
