@@ -153,10 +153,12 @@ class ZooGatoProcessor(ProcessorMixin):
         seen = join(*(self._observed(value) for value in values), separator)
         seen["labels"] = [-100] * len(seen["input_ids"])
         seen["local_positions"] = [_FIRST_OBSERVED + i for i in range(len(seen["input_ids"]))]
-        if action is None:
-            return seen
+        return seen if action is None else join(seen, self.action(action))
+
+    def action(self, action: Any) -> Piece:
+        """An action alone, which is to be learnt: an integer or several, or numbers in [-1, 1]."""
         ids = self.encode(action, is_action=True)
-        return join(seen, _piece(ids, ids, [_ACTION] * len(ids)))
+        return _piece(ids, ids, [_ACTION] * len(ids))
 
     def episode(self, steps: Sequence[Timestep]) -> Piece:
         """Timesteps one after the other."""
