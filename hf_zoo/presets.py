@@ -111,7 +111,8 @@ def _tokenizer(name: str, config: "PretrainedConfig", preset: dict[str, Any]) ->
     from .data.recipes import build_tokenizer
 
     sentinels = preset.get("sentinels", 0)
-    tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), config.vocab_size - sentinels, name)
+    vocab_size = getattr(config, "text_vocab_size", config.vocab_size) - sentinels
+    tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), vocab_size, name)
     if sentinels:
         from .training.seq2seq_collators import add_sentinels
 

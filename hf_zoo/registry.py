@@ -287,6 +287,13 @@ ARCHITECTURES = {
             processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
         ),
         Architecture(
+            "gato",
+            "Gato: one decoder for text, images, observations and actions",
+            ("Reed et al. 2022", "https://arxiv.org/abs/2205.06175"),
+            DECODER_TASKS,
+            processors=(("AutoProcessor", "gato_processor.ZooGatoProcessor"),),
+        ),
+        Architecture(
             "tabular",
             "transformers over the columns of a table: FT-Transformer, TabTransformer",
             ("Gorishniy et al. 2021", "https://arxiv.org/abs/2106.11959"),

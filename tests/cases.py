@@ -54,9 +54,11 @@ class Case:
     def inputs(self, rows: int = 2, tokens: int = 12) -> dict[str, torch.Tensor]:
         """A batch of token ids without padding, none of them that of a special token; or of what else is taken."""
         generator = torch.Generator().manual_seed(2)
+        config = self.config()
         if self.modality in MODALITIES:
-            return MODALITIES[self.modality].inputs(self.config(), rows, tokens, generator)
-        return {"input_ids": torch.randint(5, self.config().vocab_size, (rows, tokens), generator=generator)}
+            return MODALITIES[self.modality].inputs(config, rows, tokens, generator)
+        most = getattr(config, "image_token_id", config.vocab_size)  # a placeholder stands for nothing without images
+        return {"input_ids": torch.randint(5, most, (rows, tokens), generator=generator)}
 
     def labels(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels that fit the model's head, and what else training needs beside its input."""
@@ -174,6 +176,13 @@ CASES = {
     "zoo_deberta": Case(ARCHITECTURES["zoo_deberta"], is_causal=False),
     "zoo_seq2seq": Case(ARCHITECTURES["zoo_seq2seq"], is_causal=False),
     "zoo_fid": Case(ARCHITECTURES["zoo_fid"], is_causal=False),
+    "zoo_gato": Case(
+        ARCHITECTURES["zoo_gato"],
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
+        },
+    ),
     "zoo_tabular": Case(
         ARCHITECTURES["zoo_tabular"],
         modality="table",

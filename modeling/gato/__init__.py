@@ -1,0 +1,1 @@
+"""Gato: one decoder for text, images, observations and actions."""
