@@ -3,8 +3,8 @@
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
 https://arxiv.org/abs/2103.00020, section 2. A picture is a glyph of a font and its text the official name of the
 character, "greek small letter alpha with tonos"; held-out names are new combinations of words. The same model sees a
-sixteenth, a quarter and all of the pairs, for as many steps. Recall@1 is how often the name that a picture is nearest to, of
-all held-out ones, is its own.
+sixteenth, a quarter and all of the pairs, for as many steps. Recall@1 is how often the name that a picture is nearest
+to, of all held-out ones, is its own.
 """
 
 import random
