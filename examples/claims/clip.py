@@ -3,8 +3,8 @@
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
 https://arxiv.org/abs/2103.00020, section 2. A picture is a glyph of a font and its text the official name of the
 character, "greek small letter alpha with tonos"; held-out names are new combinations of words. The same model sees a
-fourth, half and all of the pairs, for as many steps. Recall@1 is how often the name that a picture is nearest to, of
-all held-out ones, is its own.
+sixteenth, a quarter and all of the pairs, for as many steps. Recall@1 is how often the name that a picture is nearest
+to, of all held-out ones, is its own.
 """
 
 import random
@@ -17,7 +17,7 @@ from hf_zoo.data import load_dataset
 from hf_zoo.tokenization.train import train_tokenizer
 
 STEPS, BATCH = 400, 128
-SHARES = (0.25, 0.5, 1.0)
+SHARES = (1 / 16, 1 / 4, 1.0)
 LENGTH = 20  # tokens of a name
 # Convolutions see at once what a transformer would need many more pictures for
 VISION = {
@@ -95,9 +95,9 @@ def main():
     )
     claim.compare(
         "and the more often the more pairs are learnt from",
-        found[0.25] < found[0.5] < found[1.0],
-        quarter=found[0.25],
-        half=found[0.5],
+        found[1 / 16] < found[1 / 4] < found[1.0],
+        sixteenth=found[1 / 16],
+        quarter=found[1 / 4],
         all=found[1.0],
     )
     claim.finish()
