@@ -1,6 +1,6 @@
 """One network with one set of weights captions images, continues text and acts.
 
-Reed et al. 2022, abstract: "The same network with the same weights can play Atari, caption images, chat, stack blocks".
+Reed et al. 2022, abstract: "The same network with the same weights can play Atari, caption images, chat" and more.
 Here: it balances CartPole's pole, names glyphs that it never saw, and continues Python's documentation.
 """
 
@@ -74,15 +74,14 @@ def trained(processor, mixture):
 @torch.no_grad()
 def words_named(model, processor, glyphs, images):
     """Mean share of words that a caption and the right one have in common, of all words in either."""
-    shares = []
-    for glyph, image in zip(glyphs, images, strict=True):
-        batch = processor(images=image)
-        batch.pop("labels")
-        written = model.generate(
-            **batch, max_new_tokens=40, do_sample=False, eos_token_id=processor.tokenizer.eos_token_id
-        )
-        ids = [i for i in written[0, batch["input_ids"].shape[1] :].tolist() if i < processor.text_vocab_size]
-        said = set(processor.tokenizer.decode(ids, skip_special_tokens=True).split())
+    batch = processor(images=images)  # all of one size, so that no row is padded
+    batch.pop("labels")
+    tokenizer, shares = processor.tokenizer, []
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    written = model.generate(**batch, max_new_tokens=40, do_sample=False, **ends)
+    for glyph, ids in zip(glyphs, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+        text = [token for token in ids if token < processor.text_vocab_size]
+        said = set(tokenizer.decode(text, skip_special_tokens=True).split())
         right = set(glyph["text"].split())
         shares.append(len(said & right) / len(said | right))
     return statistics.mean(shares)
@@ -105,7 +104,7 @@ def main():
     # Noise pushes the expert off its path, so that the data say what to do there
     episodes, _ = collect("CartPole-v1", 60, seed=0, noise=0.3)
     glyphs, docs = load_dataset("glyphs"), load_dataset("python-docs")
-    texts = {split: "\n".join(docs[split]["docstring"]) for split in ("train", "test")}
+    texts = {split: "\n".join(docs[split]["doc"]) for split in ("train", "test")}
     model, losses = trained(processor, Mixture(processor, episodes, list(glyphs["train"]), texts["train"]))
     claim.draw("loss of all three", "one set of weights", range(10, STEPS + 1, 10), losses)
 
