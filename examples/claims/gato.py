@@ -17,7 +17,7 @@ from hf_zoo.control import collect, evaluate
 from hf_zoo.data import load_dataset
 from hf_zoo.tokenization.gato_processor import join
 
-SEED, STEPS, ROWS = 0, 1500, 40
+SEED, STEPS, ROWS = 0, 1200, 32
 TIMESTEPS, LETTERS = 6, 120  # of a window of an episode, and characters of a window of text
 
 
@@ -50,7 +50,7 @@ def window(text, draw):
 
 def trained(processor, mixture):
     torch.manual_seed(SEED)
-    model = hf_zoo.create_model("gato-tiny", hidden_size=96, intermediate_size=192, patch_channels=16)
+    model = hf_zoo.create_model("gato-tiny")
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
