@@ -25,6 +25,7 @@ DTYPES = ("float32", "bfloat16")
 # Fields that make a model wide without changing who sees whom; a pattern is drawn at the tiny preset's
 _WIDTHS = (
     *("vocab_size", "hidden_size", "intermediate_size"),
+    *("text_vocab_size", "num_bins", "num_discrete", "separator_token_id", "image_token_id"),  # parts of a vocabulary
     *("num_attention_heads", "num_key_value_heads", "head_dim"),
 )
 

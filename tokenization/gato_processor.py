@@ -207,9 +207,9 @@ class ZooGatoProcessor(ProcessorMixin):
             data["patches"] = np.zeros((len(pieces), most, 3, side, side), dtype=np.float32)
             data["patch_intervals"] = np.zeros((len(pieces), most, 4), dtype=np.int64)
             for row, piece in enumerate(pieces):
-                count = len(piece["patches"])
-                data["patches"][row, :count] = piece["patches"]
-                data["patch_intervals"][row, :count] = piece["patch_intervals"]
+                if count := len(piece["patches"]):
+                    data["patches"][row, :count] = piece["patches"]
+                    data["patch_intervals"][row, :count] = piece["patch_intervals"]
         return BatchFeature(data, tensor_type="pt")
 
     # values and ids

@@ -37,7 +37,8 @@ class Player:
         self.max_tokens = max_tokens or model.config.max_position_embeddings
         space = environment.action_space
         self.is_discrete = hasattr(space, "n")
-        self.num_actions = 1 if self.is_discrete else int(np.prod(space.shape))
+        self.shape = space.shape
+        self.num_actions = int(np.prod(self.shape))  # 1 of a discrete one, whose shape is ()
         self.allowed = processor.action_ids(int(space.n) if self.is_discrete else None)
         self.prompt = [processor.timestep(*step) for step in prompt]
         self.reset()
@@ -70,14 +71,14 @@ class Player:
                     break
                 new.insert(0, piece)
         ids: list[int] = []
-        for number in range(self.num_actions):
+        for _ in range(self.num_actions):
             scores = self._read(join(*new))
             ids.append(self.allowed[int(scores[self.allowed.start : self.allowed.stop].argmax())])
             new = [self._action(ids[-1])]
         self.waiting = new
         self.steps.append(join(step, *(self._action(token) for token in ids)))
         values = self.processor.decode_values(ids, is_action=True)
-        return int(values[0]) if self.is_discrete else values
+        return int(values[0]) if self.is_discrete else values.reshape(self.shape)
 
     def _num_read(self) -> int:
         return 0 if self.cache is None else int(self.cache.get_seq_length())

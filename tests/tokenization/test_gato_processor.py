@@ -115,6 +115,21 @@ def test_captions_are_learnt_and_images_are_not(processor):
     assert processor("text alone " * 20, max_length=7)["input_ids"].shape == (1, 7)
 
 
+def test_rows_of_every_kind_make_one_batch(processor):
+    model = hf_zoo.create_model("gato-tiny").eval()
+    parts = [processor.text("a"), processor.image(np.ones((16, 32, 3), np.uint8)), processor.timestep(np.zeros(2), 1)]
+    batch = processor.batch(parts)
+    assert not batch["patches"][[0, 2]].any() and batch["patches"].shape[:2] == (3, 2)
+    batch.pop("labels")
+    with torch.no_grad():
+        logits = model(**batch).logits
+        for row, piece in enumerate(parts):
+            alone = processor.batch([piece])
+            alone.pop("labels")
+            got = logits[row, : len(piece["input_ids"])]
+            torch.testing.assert_close(got, model(**alone).logits[0], atol=2e-5, rtol=1e-4)
+
+
 def test_a_quarter_begins_with_a_demonstration(processor):
     steps = [(np.array([0.5]), 1)] * 2
     demonstration = [(np.array([float(i)]), i % 16) for i in range(10)]
