@@ -15,8 +15,12 @@ from ..layers.mlp import activation
 from ..layers.norm import ChannelLayerNorm
 from .configuration_sam import ZooSamConfig
 
-# Labels of points; the last two and the text are this package's way to have all kinds of prompts in one batch
-BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT, TEXT = range(5)
+# Labels of points; those of corners and of a text are this package's way to have all kinds of prompts in one batch
+BACKGROUND = 0
+FOREGROUND = 1
+TOP_LEFT = 2
+BOTTOM_RIGHT = 3
+TEXT = 4
 NO_POINT = -1  # stands at the end of prompts without a box
 PADDING = -10  # a token of zeros, where a batch has prompts of fewer points
 
