@@ -48,7 +48,7 @@ class ZooNfnetConfig(ZooConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def num_blocks(self) -> int:
+    def num_hidden_layers(self) -> int:
         """Blocks of all stages."""
         return sum(self.depths)
 

@@ -122,7 +122,7 @@ def make_stages(config: ZooNfnetConfig) -> nn.ModuleList:
         blocks = []
         for i in range(depth):
             stride = 2 if number and not i else 1
-            path_dropout = config.path_dropout * index / config.num_blocks
+            path_dropout = config.path_dropout * index / config.num_hidden_layers
             block = NfnetBlock(config, channels, width, stride, variance, path_dropout)
             variance = (1.0 if block.shortcut is not None else variance) + config.residual_scale**2
             blocks.append(block)
