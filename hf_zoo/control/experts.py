@@ -53,7 +53,7 @@ def perform(environment: "gymnasium.Env", action: int | np.ndarray) -> tuple[np.
     """Next observation, reward, and whether the episode is over; continuous actions are given in [-1, 1]."""
     space = environment.action_space
     if hasattr(space, "low"):
-        action = (space.low + (np.clip(action, -1, 1) + 1) / 2 * (space.high - space.low)).astype(space.dtype)
+        action = (space.low + (action + 1) / 2 * (space.high - space.low)).astype(space.dtype)
     observation, reward, is_over, is_cut, _ = environment.step(action)
     return observation, float(reward), is_over or is_cut
 

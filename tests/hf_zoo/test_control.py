@@ -48,14 +48,11 @@ def test_noise_is_performed_and_not_recorded():
 
 def test_actions_in_the_units_of_the_environment():
     environment = make_environment("Pendulum-v1")
-    steps = {}
-    for action in (0.5, 7.0, 1.0):
-        environment.reset(seed=0)
-        steps[action], *_ = perform(environment, np.array([action]))
-    assert np.array_equal(steps[7.0], steps[1.0])  # clipped
+    environment.reset(seed=0)
+    seen, *_ = perform(environment, np.array([0.5]))
     environment.reset(seed=0)
     expected, *_ = environment.step(np.array([1.0], dtype=np.float32))  # half of the largest torque, 2
-    assert np.allclose(steps[0.5], expected)
+    assert np.allclose(seen, expected)
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])

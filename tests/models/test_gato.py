@@ -167,7 +167,10 @@ def test_text_goes_on_after_an_image(use_cache):
         logits = model(**{**batch, "input_ids": ids, "local_positions": places}).logits
         ids = torch.cat((ids, logits[:, -1:].argmax(-1)), dim=1)
     options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    looks = []
+    model.model.embed_patches.register_forward_hook(lambda *_: looks.append(1))
     assert torch.equal(model.generate(**batch, **options, use_cache=use_cache), ids)
+    assert len(looks) == (1 if use_cache else 4)  # a cache remembers the image
 
 
 @pytest.mark.parametrize(
