@@ -22,6 +22,7 @@ FRAMES = 8
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _CAPITALS = [*string.ascii_uppercase, *string.digits]
 _LEAST_VISIBLE = 30  # pixels of a glyph in a scene, fewer of which nobody could point at
+_TRIES = 30  # places that are tried for the glyphs of a scene, which do not overlap
 
 
 def glyphs(size: int = 32) -> tuple["Dataset", list[str]]:
@@ -64,7 +65,7 @@ def split_by_words(names: list[str], shares: tuple[float, float, float]) -> list
 
 
 def glyph_scenes(size: int = 128, scenes: int = 2_000, alphabet: str = "all") -> tuple["Dataset", list[str]]:
-    """One row a scene of one to four glyphs that are turned, coloured and scaled, before a shaded ground.
+    """One row a scene of one to four bold glyphs that are turned, coloured and scaled, before a shaded ground.
 
     `image` (RGB), `masks` (for each glyph the pixels that show it, an image of 0 and 255), `boxes` (of the masks:
     left, top, right, bottom in pixels, the last two exclusive), `names` of the glyphs and `text`, which says them all.
@@ -127,7 +128,7 @@ def name_of(character: str) -> str:
     return unicodedata.name(character).lower()
 
 
-def draw_glyph(character: str, size: int) -> "Image | None":
+def draw_glyph(character: str, size: int, face: str = "DejaVuSans") -> "Image | None":
     """A grey picture of one character, black on white; None where the font shows nothing.
 
     It stands on a common base line, so that a comma and an apostrophe differ, and is made smaller where it would not
@@ -136,11 +137,12 @@ def draw_glyph(character: str, size: int) -> "Image | None":
     Args:
         character: of the font.
         size: height and width, in pixels.
+        face: one that matplotlib ships.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     for points in range(round(0.75 * size), 4, -1):
-        font = ImageFont.truetype(_font(), points, layout_engine=ImageFont.Layout.BASIC)  # one glyph needs no shaping
+        font = ImageFont.truetype(_font(face), points, layout_engine=ImageFont.Layout.BASIC)  # one glyph needs no shaping
         left, top, right, bottom = font.getbbox(character, anchor="ls")
         if right <= left or bottom <= top:
             return None
@@ -153,7 +155,7 @@ def draw_glyph(character: str, size: int) -> "Image | None":
 
 
 def _scene(random: np.random.Generator, characters: list[str], size: int) -> dict[str, Any]:
-    from PIL import Image
+    from PIL import Image, ImageChops
 
     across = np.linspace(0, 1, size)[:, None, None] * random.uniform(-40, 40, 3)
     down = np.linspace(0, 1, size)[None, :, None] * random.uniform(-40, 40, 3)
@@ -161,13 +163,17 @@ def _scene(random: np.random.Generator, characters: list[str], size: int) -> dic
     canvas = np.clip(ground + across + down, 0, 255)
     owner = np.full((size, size), -1)
     names: list[str] = []
-    for _ in range(random.integers(1, 5)):
+    wanted = random.integers(1, 5)
+    for _ in range(_TRIES):
+        if len(names) == wanted:
+            break
         character = characters[random.integers(len(characters))]
-        height = int(random.integers(size // 4, size // 2))
-        turned = draw_glyph(character, height)
+        height = int(random.integers(size // 3, 5 * size // 8))
+        turned = draw_glyph(character, height, "DejaVuSans-Bold")  # strokes of several pixels
         if turned is None:
             continue
         turned = turned.rotate(random.uniform(-30, 30), expand=True, fillcolor=255)
+        turned = turned.crop(ImageChops.invert(turned).getbbox())
         ink = 1 - np.asarray(turned, dtype=np.float64) / 255
         row, column = (int(random.integers(0, max(size - side, 0) + 1)) for side in ink.shape)
         ink = ink[: size - row, : size - column]
@@ -229,9 +235,9 @@ def _characters() -> Iterator[str]:
             yield chr(code)
 
 
-def _font() -> str:
+def _font(face: str = "DejaVuSans") -> str:
     try:
         import matplotlib
     except ImportError:
         raise MissingExtra("matplotlib", "plots") from None
-    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf"))
