@@ -159,7 +159,7 @@ CARD = """\
 A `{model_type}` model ({paper}), made with [hf_zoo](https://pypi.org/project/hf_zoo/).
 
 ```python
-from transformers import {auto_class}, AutoTokenizer
+from transformers import {auto_class}
 
 model = {auto_class}.from_pretrained("path/to/this/folder", trust_remote_code=True)
 ```
@@ -174,6 +174,11 @@ PIPELINES = {
     "token-classification": "token-classification",
     "question-answering": "question-answering",
     "feature-extraction": "feature-extraction",
+    "image-classification": "image-classification",
+    "zero-shot-image-classification": "zero-shot-image-classification",
+    "image-text-to-text": "image-text-to-text",
+    "mask-generation": "mask-generation",
+    "audio-classification": "audio-classification",
 }
 
 
@@ -183,8 +188,7 @@ def write_card(config: "PreTrainedConfig", architecture: Architecture, path: Pat
 
     if path.exists():
         return
-    saved = (config.architectures or [""])[0].removeprefix(architecture.class_prefix)
-    task = next((task for task, (_, suffix) in TASKS.items() if suffix == saved), architecture.tasks[0])
+    task = architecture.task_called((config.architectures or [""])[0]) or architecture.tasks[0]
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=PIPELINES.get(task),

@@ -114,7 +114,10 @@ class Architecture:
 
     def task_of(self, model_class: type) -> str | None:
         """The task that a class is the head for; None for one that is no head of this architecture."""
-        name = model_class.__name__
+        return self.task_called(model_class.__name__)
+
+    def task_called(self, name: str) -> str | None:
+        """The task of a class by its name."""
         tasks = (*self.tasks, "feature-extraction")  # a whole model may be the head for a task, too
         return next((task for task in tasks if name == self.class_prefix + TASKS[task][1]), None)
 

@@ -142,7 +142,8 @@ def draw_glyph(character: str, size: int, face: str = "DejaVuSans") -> "Image | 
     from PIL import Image, ImageDraw, ImageFont
 
     for points in range(round(0.75 * size), 4, -1):
-        font = ImageFont.truetype(_font(face), points, layout_engine=ImageFont.Layout.BASIC)  # one glyph needs no shaping
+        # One glyph needs no shaping, and the library for it may be missing
+        font = ImageFont.truetype(_font(face), points, layout_engine=ImageFont.Layout.BASIC)
         left, top, right, bottom = font.getbbox(character, anchor="ls")
         if right <= left or bottom <= top:
             return None
