@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FRAMES = 8
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-_CAPITALS = [*string.ascii_uppercase, *string.digits]
+_ALPHABETS = {"capitals": [*string.ascii_uppercase, *string.digits], "digits": [*string.digits]}
 _LEAST_VISIBLE = 30  # pixels of a glyph in a scene, fewer of which nobody could point at
 _TRIES = 30  # places that are tried for the glyphs of a scene, which do not overlap
 
@@ -73,7 +73,7 @@ def glyph_scenes(size: int = 128, scenes: int = 2_000, alphabet: str = "all") ->
     Args:
         size: height and width of the images, in pixels.
         scenes: how many.
-        alphabet: "all" glyphs or "capitals", which are the 26 letters and ten digits.
+        alphabet: "all" glyphs, "capitals", which are the 26 letters and ten digits, or "digits" alone.
 
     Returns:
         The rows, and the number of each scene, by which it is split.
@@ -106,7 +106,7 @@ def moving_glyphs(size: int = 32, films: int = 2_000, alphabet: str = "capitals"
     Args:
         size: height and width of the frames, in pixels.
         films: how many.
-        alphabet: "all" glyphs or "capitals", which are the 26 letters and ten digits.
+        alphabet: "all" glyphs, "capitals", which are the 26 letters and ten digits, or "digits" alone.
 
     Returns:
         The rows, and the number of each film, by which it is split.
@@ -222,9 +222,11 @@ def _film(random: np.random.Generator, characters: list[str], size: int) -> dict
 
 
 def _alphabet(name: str) -> list[str]:
-    if name not in ("all", "capitals"):
-        raise ValueError(f"alphabet is 'all' or 'capitals', not {name!r}")
-    return _CAPITALS if name == "capitals" else [c for c in _characters() if draw_glyph(c, 32) is not None]
+    if name == "all":
+        return [character for character in _characters() if draw_glyph(character, 32) is not None]
+    if name not in _ALPHABETS:
+        raise ValueError(f"alphabet is 'all', 'capitals' or 'digits', not {name!r}")
+    return _ALPHABETS[name]
 
 
 def _characters() -> Iterator[str]:

@@ -84,7 +84,7 @@ def test_a_scene_belongs_to_its_number(scenes):
     letters = load_dataset("glyph-scenes", split="train", scenes=10, alphabet="capitals", size=64)
     assert all(n.startswith(("latin capital letter", "digit")) for row in letters for n in row["names"])
     assert letters[0]["image"].size == (64, 64)
-    with pytest.raises(ValueError, match="alphabet is 'all' or 'capitals', not 'greek'"):
+    with pytest.raises(ValueError, match="alphabet is 'all', 'capitals' or 'digits', not 'greek'"):
         load_dataset("glyph-scenes", alphabet="greek")
 
 
