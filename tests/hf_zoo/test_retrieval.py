@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import hf_zoo.retrieval.segments as segments
 from hf_zoo.cli import app
 from hf_zoo.retrieval import Bm25, PassageIndex, ServerIndex, TextEncoder, build_index, evaluate
+from hf_zoo.retrieval.approximate import approximate_index, search_faiss
 from hf_zoo.retrieval.evaluation import numbers_by_key
 from hf_zoo.retrieval.exact import search_exactly
 from hf_zoo.retrieval.segments import DamagedIndex
@@ -269,18 +270,30 @@ def test_an_index_travels_beside_its_model(index, encoder, folder, tmp_path, mon
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_an_approximate_index_finds_most_and_never_the_deleted(tmp_path, folder, kind):
+def test_an_approximate_search_finds_most(kind):
+    """Vectors in clusters, as those of an encoder that was trained; seeds 0 to 5 give 0.985 and more."""
+    pytest.importorskip("faiss", reason="approximate search needs the extra retrieval")
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(60, 32))
+    vectors = (centres[random.integers(60, size=4000)] + 0.4 * random.normal(size=(4000, 32))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    questions = (vectors[:200] + 0.02 * random.normal(size=(200, 32))).astype(np.float32)
+    exact = np.argsort(-(questions @ vectors.T), axis=1)[:, :5]
+    index = approximate_index(kind, [vectors[:1500], vectors[1500:]])
+    found = search_faiss(index, questions, np.empty(0, np.int64), 5)[1]
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found, exact, strict=True)]) > 0.93
+    gone = np.unique(found[:, 0])
+    assert not np.isin(search_faiss(index, questions, gone, 5)[1], gone).any()
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_an_approximate_index_never_finds_the_deleted(tmp_path, folder, kind):
     pytest.importorskip("faiss", reason="approximate search needs the extra retrieval")
     encoder = TextEncoder.from_pretrained(str(folder), is_normalised=True)
     index = build_index(rows(0, 200), encoder, tmp_path / "index")
-    exact = index.search_vectors(index.vectors(range(100, 120)), k=5)[1]
     index.approximate(kind)
     opened = PassageIndex.open(index.folder, encoder)
     found = opened.search_vectors(index.vectors(range(100, 120)), k=5)[1]
-    # both look at a part of the rows
-    shares = [len(set(a) & set(b)) / 5 for a, b in zip(found, exact, strict=True)]
-    # an untrained encoder's vectors are nearly alike, and IVF looks into eight of fourteen lists of them
-    assert np.mean(shares) > (0.9 if kind == "hnsw" else 0.2), shares
     opened.delete(found[:, 0])
     again = opened.search_vectors(index.vectors(range(100, 120)), k=5)[1]
     assert not np.isin(again, found[:, 0]).any()
