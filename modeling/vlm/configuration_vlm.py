@@ -126,16 +126,6 @@ class ZooVlmConfig(ZooConfig):
         return self.fusion == "early" or self.fusion == "late" and not self.num_fusion_layers
 
     @property
-    def cross_layers(self) -> list[int]:
-        """The layers of the language model before which it attends to images."""
-        num_layers = self.text_config.num_hidden_layers
-        if self.fusion == "late":
-            return list(range(num_layers - self.num_fusion_layers, num_layers))
-        if self.fusion == "interleaved":
-            return list(range(self.cross_attention_every - 1, num_layers, self.cross_attention_every))
-        return []
-
-    @property
     def placeholders(self) -> int:
         """How many placeholders an image has in a text."""
         if self.fusion == "joint":

@@ -11,11 +11,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from ..layers.gated_cross_attention import GatedCrossAttention
 
 _NEVER = 1 << 30  # number of an image that no row has
+
+
+def looking_layers(config: PreTrainedConfig) -> list[int]:
+    """The layers of the language model before which it attends to images."""
+    num_layers = config.text_config.num_hidden_layers
+    if config.fusion == "late":
+        return list(range(num_layers - config.num_fusion_layers, num_layers))
+    if config.fusion == "interleaved":
+        return list(range(config.cross_attention_every - 1, num_layers, config.cross_attention_every))
+    return []
 
 
 @dataclass

@@ -43,7 +43,7 @@ from ..losses import image_text_loss
 from ..parts import part_model
 from ..vision_heads import dummy_pixels
 from .configuration_vlm import STAGES, ZooVlmConfig
-from .media import look, make_media, remember_media
+from .media import look, looking_layers, make_media, remember_media
 
 # The first word of a weight's name inside the model -> which part it is of
 PARTS = {
@@ -143,9 +143,9 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
             options = config.projector_layers, config.projector_hidden_act, config.projector_bias
             self.projector = Projector(self._feature_size(), text.hidden_size, *options)
         self.cross_attention = nn.ModuleDict()
-        if config.cross_layers:
+        if looking := looking_layers(config):
             self.media_norm = nn.LayerNorm(self._feature_size())
-            self._add_cross_attention()
+            self._add_cross_attention(looking)
         if config.fusion == "joint":
             self.visual_projection = self._projection(vision.hidden_size)
             self.text_projection = self._projection(text.hidden_size)
@@ -162,17 +162,17 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         projection.init_scale = size**-0.5 / self.config.initializer_range
         return projection
 
-    def _add_cross_attention(self) -> None:
+    def _add_cross_attention(self, looking: list[int]) -> None:
         """Put attention to images before some layers of the language model, whose own weights keep their names."""
         text = self.config.text_config
         heads = text.num_attention_heads
         sizes = text.hidden_size, self._feature_size(), heads, text.hidden_size // heads
-        for layer_idx in self.config.cross_layers:
+        for layer_idx in looking:
             self.cross_attention[str(layer_idx)] = GatedCrossAttention(*sizes)
         lists = (m for m in self.language_model.modules() if isinstance(m, nn.ModuleList))
         layers = next(m for m in lists if len(m) == text.num_hidden_layers)
         for layer_idx, layer in enumerate(layers):
-            cross = self.cross_attention[str(layer_idx)] if layer_idx in self.config.cross_layers else None
+            cross = self.cross_attention[str(layer_idx)] if layer_idx in looking else None
             layer.register_forward_pre_hook(partial(look, cross, layer_idx), with_kwargs=True)
 
     @torch.no_grad()
@@ -317,8 +317,7 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         if features is not None:
             found = features.shape[0] * (features.shape[1] if self.config.is_spliced else 1)
         if found != places:
-            each = self.config.placeholders
-            what = "features" if self.config.is_spliced else "images"
+            each, what = (self.config.num_image_tokens, "features") if self.config.is_spliced else (1, "images")
             raise ValueError(
                 f"there are {places} placeholders of id {self.config.image_token_id} for {found} {what}: a text needs "
                 f"{each} for each of its images"
@@ -428,7 +427,7 @@ class ZooVlmForSequenceClassification(SequenceClassificationHead, ZooVlmPreTrain
     backbone_class = ZooVlmModel
 
     def make_score(self, config: ZooVlmConfig) -> nn.Module:
-        """Of one vector; of "joint" the sum of what each tower scores by itself, which is a decision as late as can be."""
+        """Of one vector; of "joint" the sum of what each tower scores by itself, a decision as late as can be."""
         if config.fusion != "joint":
             return super().make_score(config)
         return nn.Linear(2 * config.projection_dim, config.num_labels)
