@@ -120,6 +120,10 @@ class ZooVlmConfig(ZooConfig):
         """Of the language model."""
         return self.text_config.pad_token_id
 
+    @pad_token_id.setter
+    def pad_token_id(self, value: int | None) -> None:
+        self.text_config.pad_token_id = value
+
     @property
     def is_spliced(self) -> bool:
         """Whether features of images take the places of tokens."""

@@ -24,6 +24,7 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
     CausalLMOutputWithPast,
     SequenceClassifierOutputWithPast,
 )
@@ -32,6 +33,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from ..base_model import ZooPreTrainedModel
+from ..cache import RECURRENT_LAYERS
 from ..classifiers import SequenceClassificationHead
 from ..clip.modeling_clip import HIGHEST_SCALE, ImageTextOutput
 from ..heads import CausalLMHead
@@ -84,6 +86,11 @@ class ZooVlmPreTrainedModel(ZooPreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    @property
+    def _can_compile_fullgraph(self) -> bool:
+        """Whether no size depends on which tokens are images."""
+        return self.config.is_spliced
 
     def post_init(self) -> None:
         """As for all models; then the parts that the config's stage leaves alone are frozen."""
@@ -221,34 +228,55 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         """Replace those of the language model."""
         self.language_model.set_input_embeddings(value)
 
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        """What stands for images before anything joins them with text: pixels (I, C, height, width) -> (I, N, E)."""
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutputWithPooling:
+        """The image tower's output, with images as the language model is given them as `pooler_output`: in the places
+        of tokens (I, N, D), to be attended to (I, N, E), or for "joint" as vectors of the common space (I, D).
+
+        Args:
+            pixel_values: (I, C, height, width), normalised.
+        """
+        outputs, x = self._see(pixel_values, **kwargs)
+        if self.config.is_spliced:
+            x = self.projector(x)
+        elif self.config.fusion == "joint":
+            x = self.visual_projection(x)
+        else:
+            x = self.media_norm(x)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=x,
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+        )
+
+    def _see(self, pixel_values: Tensor, **kwargs: Any) -> tuple[ModelOutput, Tensor]:
+        """The tower's output, and what stands for the images before anything joins them with text: (I, N, E), or
+        (I, E) for "joint"."""
         config = self.config
         if self.patch_embed is not None:
-            return self.patch_embed(pixel_values)
-        layer = config.vision_feature_layer
-        if layer is None:
-            x = self.vision_tower(pixel_values=pixel_values).last_hidden_state
-        elif isinstance(layer, int) and config.vision_config.model_type == "zoo_vit":
-            num_blocks = layer if layer >= 0 else config.vision_config.num_hidden_layers + 1 + layer
-            x = self.vision_tower(pixel_values=pixel_values, num_blocks=num_blocks).last_hidden_state
-        else:
-            states = self.vision_tower(pixel_values=pixel_values, output_hidden_states=True).hidden_states
-            x = states[layer] if isinstance(layer, int) else torch.cat([states[i] for i in layer], dim=-1)
-        return x[:, 1:] if config.vision_feature_select_strategy == "default" else x
-
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Images (I, C, height, width) as the language model is given them: in the places of tokens (I, N, D), to be
-        attended to (I, N, E), or for "joint" as vectors of the common space (I, D).
-        """
-        if self.config.fusion == "joint":
-            outputs = self.vision_tower(pixel_values=pixel_values)
+            x = self.patch_embed(pixel_values)
+            return BaseModelOutputWithPooling(last_hidden_state=x), x
+        layer, run = config.vision_feature_layer, partial(self.vision_tower, pixel_values=pixel_values)
+        if config.fusion == "joint":
+            outputs = run(**kwargs)
             pooled = outputs.pooler_output
-            if pooled is None:
-                pooled = outputs.last_hidden_state.mean(1)
-            return self.visual_projection(pooled.flatten(1))
-        x = self.image_features(pixel_values)
-        return self.projector(x) if self.config.is_spliced else self.media_norm(x)
+            return outputs, (outputs.last_hidden_state.mean(1) if pooled is None else pooled).flatten(1)
+        if layer is None:
+            outputs = run(**kwargs)
+            x = outputs.last_hidden_state
+        elif isinstance(layer, int) and config.vision_config.model_type == "zoo_vit" and not kwargs:
+            # Blocks after the one that is wanted are not run
+            num_blocks = layer if layer >= 0 else config.vision_config.num_hidden_layers + 1 + layer
+            outputs = run(num_blocks=num_blocks)
+            x = outputs.last_hidden_state
+        else:
+            outputs = run(**{**kwargs, "output_hidden_states": True})
+            states = outputs.hidden_states
+            x = states[layer] if isinstance(layer, int) else torch.cat([states[i] for i in layer], dim=-1)
+        return outputs, x[:, 1:] if config.vision_feature_select_strategy == "default" else x
 
     @can_return_tuple
     def forward(
@@ -267,7 +295,7 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         Args:
             input_ids: (B, T), `image_token_id` where an image is: `config.placeholders` times.
             pixel_values: (I, C, height, width), the images of all rows in the order of their placeholders; rows may
-                have none or several. For "joint" one a row.
+                have none or several. For "joint" one a row. Without any, a placeholder is a token like others.
             attention_mask, position_ids, past_key_values, use_cache: see the language model.
             inputs_embeds: (B, T, D), instead of input_ids; the embedding of `image_token_id` where an image is.
 
@@ -283,8 +311,10 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         if self.config.fusion == "joint":
             return self._compare(pixel_values, attention_mask, **words, **given)
         is_image = self._placeholders(input_ids, inputs_embeds)
-        features = None if pixel_values is None else self.get_image_features(pixel_values)
-        self._check_counts(is_image, features, past_key_values)
+        features = None
+        if pixel_values is not None:
+            features = self.get_image_features(pixel_values).pooler_output
+            self._check_counts(is_image, features)
         if self.config.is_spliced:
             if features is not None:
                 x = inputs_embeds
@@ -307,15 +337,11 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
         return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
-    def _check_counts(self, is_image: Tensor, features: Tensor | None, cache: Cache | None) -> None:
-        if torch.compiler.is_compiling() or features is None and is_image.device.type != "cpu":
+    def _check_counts(self, is_image: Tensor, features: Tensor) -> None:
+        if torch.compiler.is_compiling():
             return
-        has_past = cache is not None and cache.get_seq_length() > 0
-        if features is None and has_past:  # what a model wrote after its prompt is no image, whatever it wrote
-            return
-        found, places = 0, int(is_image.sum())
-        if features is not None:
-            found = features.shape[0] * (features.shape[1] if self.config.is_spliced else 1)
+        places = int(is_image.sum())
+        found = features.shape[0] * (features.shape[1] if self.config.is_spliced else 1)
         if found != places:
             each, what = (self.config.num_image_tokens, "features") if self.config.is_spliced else (1, "images")
             raise ValueError(
@@ -329,7 +355,7 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         outputs = self.language_model(**given)
         pooled = pool(outputs.last_hidden_state, attention_mask, self.config.text_pooling)
         texts = F.normalize(self.text_projection(pooled), dim=-1)
-        images = F.normalize(self.get_image_features(pixel_values), dim=-1)
+        images = F.normalize(self.get_image_features(pixel_values).pooler_output, dim=-1)
         scale = self.logit_scale.clamp(max=math.log(HIGHEST_SCALE)).exp()
         logits = texts @ images.T * scale
         return ImageTextOutput(
@@ -360,7 +386,14 @@ class ZooVlmForConditionalGeneration(CausalLMHead, ZooVlmPreTrainedModel, Genera
         super().post_init()
 
     def _supports_default_dynamic_cache(self) -> bool:
-        return self.model.language_model._supports_default_dynamic_cache()
+        kinds = getattr(self.config.text_config, "layer_types", None) or ("full_attention",)
+        return not all(kind in RECURRENT_LAYERS for kind in kinds)  # such a language model makes a cache of its own
+
+    def get_image_features(
+        self, pixel_values: Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutputWithPooling:
+        """See `ZooVlmModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, **kwargs)
 
     @can_return_tuple
     def forward(

@@ -47,7 +47,7 @@ PRESETS = {
             # Features are those of the last block, so that all of the tower is used
             "vision_config": image(2, 64, 4, 128, 8, 32, final_norm="none", pooling="mean"),
             "text_config": text(2, 64, 4, 128, vocab_size=512, max_position_embeddings=256, pad_token_id=0),
-            "image_token_id": 511,
+            "image_token_id": 480,  # some ids are left after it, as in published models
             "vision_feature_layer": -1,
         },
         "parameters": 236_608,
