@@ -52,14 +52,22 @@ class GatedCrossAttention(nn.Module):
         """context (B, S, E) -> keys and values (B, H, S, K)."""
         return self._split_heads(self.k_proj(context)), self._split_heads(self.v_proj(context))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """x (B, T, D), keys and values (B, H, S, K), seen (B, T, S) true where a token may look -> (B, T, D)."""
+    def forward(
+        self, x: Tensor, keys: Tensor | None = None, values: Tensor | None = None, seen: Tensor | None = None
+    ) -> Tensor:
+        """x (B, T, D), keys and values (B, H, S, K), seen (B, T, S) true where a token may look -> (B, T, D).
+
+        Without keys there are no media, as for a token that may look at none: the second line is left.
+        """
+        if keys is not None:
+            x = x + self.attention_gate.tanh() * self._look(x, keys, values, seen)
+        return x + self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))
+
+    def _look(self, x: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
         looks = seen.any(-1, keepdim=True)  # (B, T, 1)
         q = self._split_heads(self.q_proj(self.mixer_norm(x)))
         y = exact_attention(q, keys, values, (seen | ~looks)[:, None])  # a row without any key is no number
-        y = self.o_proj(y.transpose(1, 2).flatten(2)) * looks
-        x = x + self.attention_gate.tanh() * y
-        return x + self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))
+        return self.o_proj(y.transpose(1, 2).flatten(2)) * looks
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H K) -> (B, H, T, K)

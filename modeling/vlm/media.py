@@ -141,9 +141,9 @@ def look(
         layer_idx: of the language model's layer.
     """
     media = kwargs.pop("media", None)
-    if layer is None or media is None:
+    if layer is None:
         return args, kwargs
     name = None if args else "hidden_states"
     x = args[0] if args else kwargs[name]
-    x = layer(x, *media.keys_and_values(layer, layer_idx), media.seen)
+    x = layer(x) if media is None else layer(x, *media.keys_and_values(layer, layer_idx), media.seen)
     return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, name: x})

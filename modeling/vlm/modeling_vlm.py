@@ -97,6 +97,13 @@ class ZooVlmPreTrainedModel(ZooPreTrainedModel):
         super().post_init()
         self._freeze()
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As for all models; transformers forgets which weights were frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
+        return loaded
+
     def train_stage(self, stage: str) -> None:
         """Let the parts of a stage learn and freeze the others.
 
@@ -309,7 +316,7 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         given = {name: value for name, value in given.items() if value is not None}  # encoders know nothing of caches
         words = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         if self.config.fusion == "joint":
-            return self._compare(pixel_values, attention_mask, **words, **given)
+            return self._compare(pixel_values, **words, **given)
         is_image = self._placeholders(input_ids, inputs_embeds)
         features = None
         if pixel_values is not None:
@@ -349,11 +356,11 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
                 f"{each} for each of its images"
             )
 
-    def _compare(self, pixel_values: Tensor | None, attention_mask: Tensor | None, **given: Any) -> ImageTextOutput:
+    def _compare(self, pixel_values: Tensor | None, **given: Any) -> ImageTextOutput:
         if pixel_values is None:
             raise ValueError("fusion='joint' compares texts with images: give pixel_values")
         outputs = self.language_model(**given)
-        pooled = pool(outputs.last_hidden_state, attention_mask, self.config.text_pooling)
+        pooled = pool(outputs.last_hidden_state, given.get("attention_mask"), self.config.text_pooling)
         texts = F.normalize(self.text_projection(pooled), dim=-1)
         images = F.normalize(self.get_image_features(pixel_values).pooler_output, dim=-1)
         scale = self.logit_scale.clamp(max=math.log(HIGHEST_SCALE)).exp()
