@@ -95,7 +95,8 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase | BaseImageProcessor
     architecture, preset = find_preset(name)
     config = create_config(name)
     text, images = config.get_text_config(), image_config(config)
-    tokenizer = _tokenizer(name, text, preset) if hasattr(text, "vocab_size") else None
+    placeholder = getattr(config, "image_token_id", None)
+    tokenizer = _tokenizer(name, text, preset, placeholder) if hasattr(text, "vocab_size") else None
     own = architecture.processor_classes().get("AutoProcessor")
     if hasattr(own, "from_model_config"):
         return own.from_model_config(config) if tokenizer is None else own.from_model_config(config, tokenizer)
@@ -107,11 +108,15 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase | BaseImageProcessor
     return image_processor if tokenizer is None else build_pair_processor(image_processor, tokenizer)
 
 
-def _tokenizer(name: str, config: "PretrainedConfig", preset: dict[str, Any]) -> "PreTrainedTokenizerBase":
+def _tokenizer(
+    name: str, config: "PretrainedConfig", preset: dict[str, Any], image_token_id: int | None
+) -> "PreTrainedTokenizerBase":
     from .data.recipes import build_tokenizer
 
     sentinels = preset.get("sentinels", 0)
     vocab_size = getattr(config, "text_vocab_size", config.vocab_size) - sentinels
+    if image_token_id is not None:
+        vocab_size = min(vocab_size, image_token_id)
     tokenizer = build_tokenizer(preset.get("tokenizer", "bpe"), vocab_size, name)
     if sentinels:
         from .training.seq2seq_collators import add_sentinels

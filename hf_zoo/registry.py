@@ -30,6 +30,7 @@ TASKS = {
     "mask-generation": ("AutoModelForMaskGeneration", "Model"),
     "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
     "masked-image-modeling": ("AutoModelForMaskedImageModeling", "ForMaskedImageModeling"),
+    "image-text-to-text": ("AutoModelForImageTextToText", "ForConditionalGeneration"),
     "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
@@ -326,6 +327,14 @@ ARCHITECTURES = {
             ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020"),
             ("zero-shot-image-classification",),
             lora_targets=("q_proj", "v_proj", "query", "value"),
+        ),
+        Architecture(
+            "vlm",
+            "images and text in one model: early, late, interleaved and joint fusion; LLaVA, LLaVA-1.5",
+            ("Liu et al. 2023", "https://arxiv.org/abs/2304.08485"),
+            ("image-text-to-text", "sequence-classification"),
+            lora_targets=("q_proj", "v_proj", "query", "value"),
+            processors=(("AutoProcessor", "vlm_processor.ZooVlmProcessor"),),
         ),
         Architecture(
             "dpr",

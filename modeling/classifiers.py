@@ -90,8 +90,8 @@ class SequenceClassificationHead(ClassifierHead):
             loss=loss,
             logits=logits,
             past_key_values=getattr(outputs, "past_key_values", None),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            hidden_states=getattr(outputs, "hidden_states", None),  # two towers keep theirs apart
+            attentions=getattr(outputs, "attentions", None),
         )
 
 

@@ -231,6 +231,15 @@ CASES = {
         },
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
+    "zoo_vlm": Case(
+        ARCHITECTURES["zoo_vlm"],
+        modality="images in text",
+        waived={
+            "test_weights_of_another_shape_are_an_error": "sizes are those of the parts, which are tested themselves",
+            "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the parts",
+        },
+        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

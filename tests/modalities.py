@@ -46,6 +46,21 @@ def pairs(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Ba
     return {"input_ids": ids, **pixels(config.vision_config, rows, tokens, generator)}
 
 
+def images_in_text(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Rows of text that begin with an image."""
+    text = torch.randint(5, config.image_token_id, (rows, tokens), generator=generator)
+    ids = torch.cat((torch.full((rows, config.placeholders), config.image_token_id), text), dim=1)
+    return {"input_ids": ids, **pixels(config.vision_config, rows, tokens, generator)}
+
+
+def text_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Two classes, or the text itself without its images."""
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return {"labels": torch.arange(len(inputs["input_ids"])) % 2}
+    ids = inputs["input_ids"]
+    return {"labels": ids.masked_fill(ids == model.config.image_token_id, -100)}
+
+
 def prompts(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
     """Images with two prompts of three points each."""
     points = torch.rand((rows, 2, 3, 2), generator=generator) * config.image_size
@@ -84,6 +99,7 @@ def table_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
 MODALITIES = {
     "pixels": Modality(pixels, image_labels),
     "pairs": Modality(pairs, lambda model, inputs: {}),
+    "images in text": Modality(images_in_text, text_labels),
     "masks": Modality(prompts, mask_labels),
     "table": Modality(table, table_labels),
 }

@@ -142,3 +142,75 @@ class WithZeroKeyBias(ConversionOps):
     def reverse_op(self) -> WithoutKeyBias:
         """The way back."""
         return WithoutKeyBias()
+
+
+class FoldIdentity(ConversionOps):
+    """Two linear layers with nothing between them, the second of which is the identity, as the first (LLaVA)."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Two tensors (D, E) and (D, D) -> the first.
+
+        Raises:
+            ValueError: the second is not the identity.
+        """
+        first, second = ((t[0] if isinstance(t, list) else t) for t in (input_dict[name] for name in source_patterns))
+        if not second.equal(torch.eye(len(second), dtype=second.dtype, device=second.device)):
+            raise ValueError("a projector without activation is read where its second layer is the identity")
+        return {target_patterns[0]: first}
+
+    @property
+    def reverse_op(self) -> "UnfoldIdentity":
+        """The way back."""
+        return UnfoldIdentity()
+
+
+class UnfoldIdentity(ConversionOps):
+    """The reverse of `FoldIdentity`."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """One tensor (D, E) -> it and the identity (D, D)."""
+        (tensors,) = input_dict.values()
+        first = tensors[0] if isinstance(tensors, list) else tensors
+        return {target_patterns[0]: first, target_patterns[1]: torch.eye(len(first)).to(first)}
+
+    @property
+    def reverse_op(self) -> FoldIdentity:
+        """The way back."""
+        return FoldIdentity()
+
+
+class SumOfBiases(ConversionOps):
+    """The biases of two such layers as one."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Two tensors (D) -> their sum."""
+        first, second = ((t[0] if isinstance(t, list) else t) for t in (input_dict[name] for name in source_patterns))
+        return {target_patterns[0]: first + second}
+
+    @property
+    def reverse_op(self) -> "BiasAndNone":
+        """The way back."""
+        return BiasAndNone()
+
+
+class BiasAndNone(ConversionOps):
+    """The reverse of `SumOfBiases`."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """One tensor (D) -> it and zeros."""
+        (tensors,) = input_dict.values()
+        first = tensors[0] if isinstance(tensors, list) else tensors
+        return {target_patterns[0]: first, target_patterns[1]: torch.zeros_like(first)}
+
+    @property
+    def reverse_op(self) -> SumOfBiases:
+        """The way back."""
+        return SumOfBiases()

@@ -58,8 +58,8 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
         yield
         return
     # Files may have older names than upstream's own modules, which it translates first: an expert's weights alone, say
-    older = get_checkpoint_conversion_mapping(model_type)
-    older = older or get_checkpoint_conversion_mapping(MODEL_MAPPING_NAMES.get(model_type)) or []
+    names = (MODEL_MAPPING_NAMES.get(model_type), model_type)  # those of a part of a model come first
+    older = {repr(one): one for name in names for one in get_checkpoint_conversion_mapping(name) or ()}.values()
     upstream, config_class = find_upstream(architecture, model_type), model_class.config_class
     zoo_config = config_class(**upstream.read_config(config_class, config))
     weights = [*older, *upstream.weights_of(zoo_config, architecture.task_of(model_class))]

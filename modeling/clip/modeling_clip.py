@@ -33,7 +33,7 @@ from ..parts import part_model
 from ..vision_heads import dummy_pixels
 from .configuration_clip import ZooClipConfig
 
-_HIGHEST_SCALE = 100.0  # of cosines in CLIP's loss, section 2.5
+HIGHEST_SCALE = 100.0  # of cosines in CLIP's loss, section 2.5
 
 
 @dataclass
@@ -221,7 +221,7 @@ class ZooClipModel(ZooClipPreTrainedModel):
         images, texts = (F.normalize(outputs.pooler_output, dim=-1) for outputs in (vision, text))
         scale = self.logit_scale
         if self.logit_bias is None:
-            scale = scale.clamp(max=math.log(_HIGHEST_SCALE))
+            scale = scale.clamp(max=math.log(HIGHEST_SCALE))
         scale = scale.exp()
         loss = None
         if return_loss and len(images) == len(texts):

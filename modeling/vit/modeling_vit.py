@@ -153,6 +153,7 @@ class ZooVitModel(ZooVitPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         token_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        num_blocks: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Hidden states (B, T, D) and one vector (B, D) an image.
@@ -165,6 +166,8 @@ class ZooVitModel(ZooVitPreTrainedModel):
             interpolate_pos_encoding: whether images of another size take interpolated positions.
             token_embeds: (B, T, D) instead of pixel_values: tokens of any kind with whatever marks their place.
             attention_mask: (B, T) with 1 on tokens that count.
+            num_blocks: how many blocks are run, for whoever wants what comes out of one of them; then nothing is
+                normalised or pooled.
         """
         if (pixel_values is None) == (token_embeds is None):
             raise ValueError("give exactly one of pixel_values and token_embeds")
@@ -176,8 +179,10 @@ class ZooVitModel(ZooVitPreTrainedModel):
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         mask = None if attention_mask is None else encoder_mask(self.config, x, attention_mask, None)
-        for block in self.layers:
+        for block in self.layers[:num_blocks]:
             x = block(x, mask, **kwargs)
+        if num_blocks is not None:
+            return BaseModelOutputWithPooling(last_hidden_state=x)
         if self.config.final_norm in ("tokens", "both"):
             x = self.norm(x)
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=self.pool(x, attention_mask))

@@ -158,6 +158,16 @@ OPTIONS["clip"] = [
     {"vision_config": VISION, "text_config": {**TEXTS, "eos_token_id": SEP}, "projection_dim": 20},
     {"vision_config": VISION, "text_config": {**TEXTS, "eos_token_id": 2, "hidden_act": "gelu"}},
 ]
+LLAVA_TEXT = {**SIZES, "model_type": "llama", "vocab_size": 97, "pad_token_id": 0}
+LLAVA = {"vision_config": {**VISION, "model_type": "clip_vision_model"}, "text_config": LLAVA_TEXT}
+LLAVA["image_token_index"] = SEP
+OPTIONS["llava"] = [
+    LLAVA,
+    {**LLAVA, "vision_feature_layer": -1, "vision_feature_select_strategy": "full", "projector_hidden_act": "relu"},
+    {**LLAVA, "vision_feature_layer": [0, -2], "multimodal_projector_bias": False, "tie_word_embeddings": True},
+    {**LLAVA, "projector_hidden_act": "linear"},
+    {**LLAVA, "text_config": {**LLAVA_TEXT, "model_type": "mistral", "sliding_window": 9, "num_key_value_heads": 3}},
+]
 TABLES = {name: upstream for a in ARCHITECTURES.values() for name, upstream in read_table(a).items()}
 PAIRS = [(a, name) for a in ARCHITECTURES.values() for name, u in read_table(a).items() if not u.is_remote]
 CASES = [
@@ -183,6 +193,8 @@ def upstream_model(model_type, task, options):
             parameter.normal_(0.5 if "A_log" in name else 0.0, 0.15)
             if name.endswith("qkv.bias"):
                 parameter.view(3, -1)[1] = 0  # where keys would have theirs
+            if "linear_2" in name and config.projector_hidden_act == "linear":
+                parameter.copy_(torch.eye(len(parameter)) if parameter.ndim == 2 else torch.zeros(len(parameter)))
         for name, buffer in model.named_buffers():
             if "correction_bias" in name:
                 buffer.uniform_(-0.2, 0.2)
@@ -240,6 +252,8 @@ def run(model, task):
     """The main output on real tokens, of images, or of pairs."""
     if "Sam" in type(model).__name__:
         return run_prompts(model)
+    if hasattr(model.config, "image_token_id"):
+        return run_prompts_with_images(model)
     if "vision_config" in model.config.sub_configs:
         return run_pairs(model)
     if model.main_input_name == "pixel_values":
@@ -256,6 +270,23 @@ def run(model, task):
     with torch.no_grad():
         output = model(**inputs)[0]
     return output[mask.bool()] if output.shape[:2] == mask.shape else output
+
+
+@torch.no_grad()
+def run_prompts_with_images(model):
+    """Logits, or the last hidden state, of a row with two images, a row with one and padding, and rows without."""
+    torch.manual_seed(3)
+    config = model.config
+    each = 9 + (config.vision_feature_select_strategy == "full")
+    ids = torch.randint(2, SEP, (2, 2 * each + 5))
+    ids[:, 1 : 1 + each] = ids[0, 3 + each : 3 + 2 * each] = config.image_token_id
+    mask = torch.ones_like(ids)
+    mask[1, -3:] = 0
+    outputs = [
+        model(ids, torch.randn(3, 3, 24, 24), attention_mask=mask)[0][mask.bool()],
+        model(ids[:, -2:])[0].flatten(0, 1),
+    ]
+    return torch.cat(outputs)
 
 
 @torch.no_grad()
