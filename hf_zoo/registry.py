@@ -332,6 +332,14 @@ ARCHITECTURES = {
             lora_targets=("q_proj", "v_proj", "query", "value"),
         ),
         Architecture(
+            "point_bert",
+            "transformer over groups of points: Point-BERT, the 3D encoder of ULIP",
+            ("Yu et al. 2021", "https://arxiv.org/abs/2111.14819"),
+            ("sequence-classification", "pre-training"),
+            counted_task="feature-extraction",
+            processors=(("AutoProcessor", "point_processor.ZooPointProcessor"),),
+        ),
+        Architecture(
             "sam",
             "Segment Anything: masks from points, boxes, masks and text",
             ("Kirillov et al. 2023", "https://arxiv.org/abs/2304.02643"),

@@ -81,9 +81,23 @@ def table_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
     return {"labels": torch.arange(len(inputs["numeric_values"])) % 2}
 
 
+def points(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Clouds of noise."""
+    return {"points": torch.randn(rows, config.num_points, config.num_channels, generator=generator)}
+
+
+def point_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Two classes, or the tokens of groups."""
+    rows = len(inputs["points"])
+    if type(model).__name__.endswith("ForPreTraining"):
+        return {"labels": (torch.arange(model.config.num_groups) % model.config.codebook_size).expand(rows, -1)}
+    return {"labels": torch.arange(rows) % 2}
+
+
 MODALITIES = {
     "pixels": Modality(pixels, image_labels),
     "pairs": Modality(pairs, lambda model, inputs: {}),
     "masks": Modality(prompts, mask_labels),
     "table": Modality(table, table_labels),
+    "points": Modality(points, point_labels),
 }
