@@ -30,6 +30,7 @@ TASKS = {
     "mask-generation": ("AutoModelForMaskGeneration", "Model"),
     "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
     "masked-image-modeling": ("AutoModelForMaskedImageModeling", "ForMaskedImageModeling"),
+    "audio-classification": ("AutoModelForAudioClassification", "ForAudioClassification"),
     "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
@@ -330,6 +331,14 @@ ARCHITECTURES = {
             ("Karpukhin et al. 2020", "https://arxiv.org/abs/2004.04906"),
             ("feature-extraction", "question-answering"),
             lora_targets=("q_proj", "v_proj", "query", "value"),
+        ),
+        Architecture(
+            "beats",
+            "transformer over patches of a spectrogram, with its acoustic tokenizers: BEATs",
+            ("Chen et al. 2022", "https://arxiv.org/abs/2212.09058"),
+            ("audio-classification", "pre-training"),
+            counted_task="feature-extraction",
+            processors=(("AutoFeatureExtractor", "beats_feature_extractor.ZooBeatsFeatureExtractor"),),
         ),
         Architecture(
             "point_bert",
