@@ -97,7 +97,8 @@ def create_processor(name: str) -> "PreTrainedTokenizerBase | BaseImageProcessor
     text, images = config.get_text_config(), image_config(config)
     placeholder = getattr(config, "image_token_id", None)
     tokenizer = _tokenizer(name, text, preset, placeholder) if hasattr(text, "vocab_size") else None
-    own = architecture.processor_classes().get("AutoProcessor")
+    classes = architecture.processor_classes()
+    own = classes.get("AutoProcessor", classes.get("AutoFeatureExtractor"))
     if hasattr(own, "from_model_config"):
         return own.from_model_config(config) if tokenizer is None else own.from_model_config(config, tokenizer)
     if images is None:

@@ -31,6 +31,7 @@ TASKS = {
     "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
     "masked-image-modeling": ("AutoModelForMaskedImageModeling", "ForMaskedImageModeling"),
     "image-text-to-text": ("AutoModelForImageTextToText", "ForConditionalGeneration"),
+    "audio-classification": ("AutoModelForAudioClassification", "ForAudioClassification"),
     "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
@@ -342,6 +343,22 @@ ARCHITECTURES = {
             ("Karpukhin et al. 2020", "https://arxiv.org/abs/2004.04906"),
             ("feature-extraction", "question-answering"),
             lora_targets=("q_proj", "v_proj", "query", "value"),
+        ),
+        Architecture(
+            "beats",
+            "transformer over patches of a spectrogram, with its acoustic tokenizers: BEATs",
+            ("Chen et al. 2022", "https://arxiv.org/abs/2212.09058"),
+            ("audio-classification", "pre-training"),
+            counted_task="feature-extraction",
+            processors=(("AutoFeatureExtractor", "beats_feature_extractor.ZooBeatsFeatureExtractor"),),
+        ),
+        Architecture(
+            "point_bert",
+            "transformer over groups of points: Point-BERT, the 3D encoder of ULIP",
+            ("Yu et al. 2021", "https://arxiv.org/abs/2111.14819"),
+            ("sequence-classification", "pre-training"),
+            counted_task="feature-extraction",
+            processors=(("AutoProcessor", "point_processor.ZooPointProcessor"),),
         ),
         Architecture(
             "sam",

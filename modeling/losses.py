@@ -189,3 +189,26 @@ def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """
     p = logits.sigmoid()
     return 1 - (2 * (p * truth).sum((-2, -1)) + 1) / (p.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
+
+
+def chamfer_loss(points: Tensor, target: Tensor) -> Tensor:
+    """Mean over both sets of how far a point is from the nearest of the other, halved (Fan et al. 2016,
+    https://arxiv.org/abs/1612.00603, section 3.1, with distances that are not squared).
+
+    Args:
+        points: (..., M, 3).
+        target: (..., M', 3).
+    """
+    distances = (points.float()[..., :, None, :] - target.float()[..., None, :, :]).square().sum(-1)
+    there, back = (distances.amin(axis).clamp_min(1e-12).sqrt().mean() for axis in (-1, -2))
+    return (there + back) / 2
+
+
+def code_usage_loss(logits: Tensor) -> Tensor:
+    """KL(uniform || mean over the batch of softmax) over the codes of a codebook: small where all are in use.
+
+    Args:
+        logits: (..., codes).
+    """
+    used = logits.float().softmax(-1).flatten(0, -2).mean(0)
+    return -(used * used.shape[-1]).clamp_min(1e-12).log().mean()

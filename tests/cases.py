@@ -240,6 +240,21 @@ CASES = {
         },
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
+    "zoo_point_bert": Case(
+        ARCHITECTURES["zoo_point_bert"],
+        modality="points",
+        is_causal=False,
+        never_learn={
+            "in_proj.bias": "the batch norm that follows subtracts it",
+            "mix_proj.bias": "the batch norm that follows subtracts it",
+        },
+    ),
+    "zoo_beats": Case(
+        ARCHITECTURES["zoo_beats"],
+        modality="sound",
+        is_causal=False,
+        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

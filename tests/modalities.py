@@ -96,10 +96,37 @@ def table_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
     return {"labels": torch.arange(len(inputs["numeric_values"])) % 2}
 
 
+def points(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Clouds of noise."""
+    return {"points": torch.randn(rows, config.num_points, config.num_channels, generator=generator)}
+
+
+def point_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Two classes, or the tokens of groups."""
+    rows = len(inputs["points"])
+    if type(model).__name__.endswith("ForPreTraining"):
+        return {"labels": (torch.arange(model.config.num_groups) % model.config.codebook_size).expand(rows, -1)}
+    return {"labels": torch.arange(rows) % 2}
+
+
+def sound(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Spectra of noise, three patches long."""
+    return {"input_values": torch.randn(rows, 3 * config.patch_size, config.num_mel_bins, generator=generator)}
+
+
+def sound_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Two classes; pre-training makes its own."""
+    if type(model).__name__.endswith("ForPreTraining"):
+        return {}
+    return {"labels": torch.arange(len(inputs["input_values"])) % 2}
+
+
 MODALITIES = {
     "pixels": Modality(pixels, image_labels),
     "pairs": Modality(pairs, lambda model, inputs: {}),
     "images in text": Modality(images_in_text, text_labels),
     "masks": Modality(prompts, mask_labels),
     "table": Modality(table, table_labels),
+    "points": Modality(points, point_labels),
+    "sound": Modality(sound, sound_labels),
 }

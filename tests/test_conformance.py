@@ -1,6 +1,7 @@
 """Promises every registered architecture keeps. A new architecture adds a Case, not a test."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -102,6 +103,8 @@ def test_every_config_field_is_read(case):
     folder = ROOT / "modeling"
     parts = {c.__module__.split(".")[-2] for c in config_class.__mro__ if "hf_zoo.modeling." in c.__module__}
     own = [path for part in parts for path in (folder / part).glob("*.py")]  # of the configs it extends, too
+    lent = {part for path in own for part in re.findall(r"^from \.\.(\w+)\.modeling_", path.read_text(), re.MULTILINE)}
+    own += [path for part in lent for path in (folder / part).glob("modeling_*.py")]  # and whose blocks it has
     processors = (where.split(".")[0] for _, where in case.architecture.processors)
     own += [ROOT / "tokenization" / f"{name}.py" for name in processors]
     sources = [*own, *folder.glob("*.py"), *folder.glob("layers/*.py")]

@@ -25,6 +25,8 @@ class ZooVitConfig(ZooConfig):
             one after the other (EVA-CLIP in BLIP-2), or there is "none".
         pooling: the vector of an image: the class token ("cls"), that through a layer and tanh ("tanh", ViT), the
             "mean" of the patches, or "attention" from a learned query (SigLIP).
+        path_dropout: share of the rows that skip a branch of the last block in training; of earlier ones less, of the
+            first none.
         classifier_dropout: before the score of a classifier.
     """
 
@@ -51,6 +53,7 @@ class ZooVitConfig(ZooConfig):
     pooling: Literal["cls", "tanh", "mean", "attention"] = "tanh"
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
+    path_dropout: float = 0.0
     classifier_dropout: float = 0.0
     initializer_range: float = 0.02
 
@@ -59,6 +62,8 @@ class ZooVitConfig(ZooConfig):
         self.require_multiple("hidden_size", of="num_attention_heads")
         if self.image_size < self.patch_size:
             raise ValueError(f"image_size={self.image_size} is less than one patch of patch_size={self.patch_size}")
+        if not 0.0 <= self.path_dropout < 1.0:
+            raise ValueError(f"path_dropout must be at least 0 and below 1, got {self.path_dropout}")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act {self.hidden_act!r} is not an activation that transformers knows")
         if self.is_parallel and self.norm_position != "pre":

@@ -25,7 +25,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..base_model import ZooPreTrainedModel
 from ..layers.attention_pooling import AttentionPooling
-from ..layers.dropout import Dropout
+from ..layers.dropout import Dropout, drop_rows
 from ..layers.image_attention import ImageAttention
 from ..layers.mlp import MLP
 from ..layers.norm import NORMS
@@ -60,6 +60,7 @@ class VitBlock(GradientCheckpointingLayer):
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act, bias=True)
         self.mlp_norm = None if self.is_parallel else norm(config.hidden_size)
         self.dropout = Dropout(config.hidden_dropout) if config.hidden_dropout else None
+        self.path_dropout = config.path_dropout * layer_idx / max(config.num_hidden_layers - 1, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None, **kwargs: Any) -> Tensor:
         """x (B, T, D), mask as the attention backend wants it -> (B, T, D)."""
@@ -73,8 +74,9 @@ class VitBlock(GradientCheckpointingLayer):
         return x + self.drop(self.mlp_norm(self.mlp(x)))
 
     def drop(self, y: Tensor) -> Tensor:
-        """Dropout of a branch."""
-        return y if self.dropout is None else self.dropout(y)
+        """Dropout of a branch: of its numbers, and of the whole of it in some rows."""
+        y = y if self.dropout is None else self.dropout(y)
+        return drop_rows(y, self.path_dropout) if self.training and self.path_dropout else y
 
 
 class ZooVitPreTrainedModel(ZooPreTrainedModel):

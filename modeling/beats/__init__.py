@@ -1,0 +1,1 @@
+"""BEATs: a transformer over patches of a spectrogram, with its acoustic tokenizers."""

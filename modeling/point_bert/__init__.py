@@ -1,0 +1,1 @@
+"""Point-BERT: a transformer over groups of points, the 3D encoder of ULIP and ULIP-2."""
