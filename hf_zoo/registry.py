@@ -332,6 +332,13 @@ ARCHITECTURES = {
             lora_targets=("q_proj", "v_proj", "query", "value"),
         ),
         Architecture(
+            "meta_transformer",
+            "Meta-Transformer: twelve modalities through one frozen encoder",
+            ("Zhang et al. 2023", "https://arxiv.org/abs/2307.10802"),
+            ("sequence-classification", "token-classification"),
+            counted_task="feature-extraction",
+        ),
+        Architecture(
             "sam",
             "Segment Anything: masks from points, boxes, masks and text",
             ("Kirillov et al. 2023", "https://arxiv.org/abs/2304.02643"),
