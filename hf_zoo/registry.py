@@ -337,6 +337,7 @@ ARCHITECTURES = {
             ("Zhang et al. 2023", "https://arxiv.org/abs/2307.10802"),
             ("sequence-classification", "token-classification"),
             counted_task="feature-extraction",
+            processors=(("AutoProcessor", "meta_transformer_processor.ZooMetaTransformerProcessor"),),
         ),
         Architecture(
             "sam",

@@ -20,9 +20,11 @@ from transformers import initialization as init
 _BEYOND_ALL = 3.0  # eigenvalues of a normalised Laplacian are 2 at most
 
 
-def orthonormal(num_graphs: int, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """Rotations and reflections (B, P, P), none likelier than another; their rows are orthonormal."""
-    normal = torch.randn(num_graphs, size, size, generator=generator, device="cpu")
+def orthonormal(
+    num_graphs: int, size: int, device: torch.device | str = "cpu", generator: torch.Generator | None = None
+) -> Tensor:
+    """Rotations and reflections (B, P, P), none likelier than another; their rows are orthonormal, in float32."""
+    normal = torch.randn(num_graphs, size, size, dtype=torch.float32, device=device, generator=generator)
     q, r = torch.linalg.qr(normal)
     return q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[:, None]
 
@@ -79,7 +81,7 @@ class GraphTokens(nn.Module):
         self._fill()
 
     def _fill(self) -> None:
-        init.copy_(self.fixed, orthonormal(1, self.identifier_size, torch.Generator().manual_seed(0))[0])
+        init.copy_(self.fixed, orthonormal(1, self.identifier_size, generator=torch.Generator().manual_seed(0))[0])
 
     def forward(
         self,
@@ -131,10 +133,10 @@ class GraphTokens(nn.Module):
                 )
             if not self.training:
                 return self.fixed[:num_nodes].expand(num_graphs, -1, -1)
-            return orthonormal(num_graphs, self.identifier_size)[:, :num_nodes].to(node_mask.device)
+            return orthonormal(num_graphs, self.identifier_size, node_mask.device)[:, :num_nodes]
         vectors = laplacian_vectors(edge_index, node_mask, self.identifier_size)
         if self.training:
-            signs = torch.randint(0, 2, (num_graphs, 1, self.identifier_size)).to(vectors) * 2 - 1
+            signs = torch.randint_like(vectors[:, :1], 0, 2) * 2 - 1
         else:
             signs = torch.where(vectors.pow(3).sum(1, keepdim=True) < 0, -1.0, 1.0)
         return vectors * signs
