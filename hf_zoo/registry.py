@@ -361,6 +361,14 @@ ARCHITECTURES = {
             processors=(("AutoProcessor", "point_processor.ZooPointProcessor"),),
         ),
         Architecture(
+            "meta_transformer",
+            "Meta-Transformer: twelve modalities through one frozen encoder",
+            ("Zhang et al. 2023", "https://arxiv.org/abs/2307.10802"),
+            ("sequence-classification", "token-classification"),
+            counted_task="feature-extraction",
+            processors=(("AutoProcessor", "meta_transformer_processor.ZooMetaTransformerProcessor"),),
+        ),
+        Architecture(
             "sam",
             "Segment Anything: masks from points, boxes, masks and text",
             ("Kirillov et al. 2023", "https://arxiv.org/abs/2304.02643"),

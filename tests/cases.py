@@ -255,6 +255,16 @@ CASES = {
         is_causal=False,
         never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
     ),
+    "zoo_meta_transformer": Case(
+        ARCHITECTURES["zoo_meta_transformer"],
+        modality="everything",
+        is_causal=False,
+        waived={
+            "test_weights_of_another_shape_are_an_error": "sizes are those of the encoder, which is tested itself",
+            "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the encoder",
+        },
+        never_learn={"encoder.": "is frozen"},
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

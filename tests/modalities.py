@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_zoo.modeling.meta_transformer.modality_tokens import noise
+
 Batch = dict[str, Tensor]
 
 
@@ -121,6 +123,20 @@ def sound_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
     return {"labels": torch.arange(len(inputs["input_values"])) % 2}
 
 
+def everything(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Noise of all modalities."""
+    return noise(config.modalities, rows, generator)
+
+
+def everything_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Two classes, of rows or of all their tokens."""
+    rows = len(inputs["input_ids"])
+    if type(model).__name__.endswith("ForTokenClassification"):
+        num_tokens = model.model.tokenisers(**inputs)[0].shape[1]
+        return {"labels": torch.arange(rows * num_tokens).view(rows, -1) % 2}
+    return {"labels": torch.arange(rows) % 2}
+
+
 MODALITIES = {
     "pixels": Modality(pixels, image_labels),
     "pairs": Modality(pairs, lambda model, inputs: {}),
@@ -129,4 +145,5 @@ MODALITIES = {
     "table": Modality(table, table_labels),
     "points": Modality(points, point_labels),
     "sound": Modality(sound, sound_labels),
+    "everything": Modality(everything, everything_labels),
 }

@@ -112,19 +112,28 @@ class ZooVitModel(ZooVitPreTrainedModel):
         config: its sizes.
         add_pooling_layer: with False, "tanh" pooling is the class token as it is.
         use_mask_token: whether patches can be masked.
+        add_embeddings: with False, the tower has no patches of its own and takes `token_embeds` alone.
     """
 
-    def __init__(self, config: ZooVitConfig, add_pooling_layer: bool = True, use_mask_token: bool = False) -> None:
+    def __init__(
+        self,
+        config: ZooVitConfig,
+        add_pooling_layer: bool = True,
+        use_mask_token: bool = False,
+        add_embeddings: bool = True,
+    ) -> None:
         super().__init__(config)
-        self.embeddings = ImageTokens(
-            config.image_size,
-            config.patch_size,
-            config.num_channels,
-            config.hidden_size,
-            config.use_cls,
-            config.patch_bias,
-            use_mask_token,
-        )
+        self.embeddings = None
+        if add_embeddings:
+            self.embeddings = ImageTokens(
+                config.image_size,
+                config.patch_size,
+                config.num_channels,
+                config.hidden_size,
+                config.use_cls,
+                config.patch_bias,
+                use_mask_token,
+            )
         norm = partial(NORMS[config.norm], config.hidden_size, eps=config.norm_eps)
         self.embed_norm = norm() if config.norm_embeddings else None
         self.dropout = Dropout(config.hidden_dropout)
@@ -139,9 +148,9 @@ class ZooVitModel(ZooVitPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The map of patches."""
-        return self.embeddings.patch_embed
+    def get_input_embeddings(self) -> nn.Module | None:
+        """The map of patches, if there is one."""
+        return None if self.embeddings is None else self.embeddings.patch_embed
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the map of patches."""
@@ -173,6 +182,8 @@ class ZooVitModel(ZooVitPreTrainedModel):
         """
         if (pixel_values is None) == (token_embeds is None):
             raise ValueError("give exactly one of pixel_values and token_embeds")
+        if token_embeds is None and self.embeddings is None:
+            raise ValueError("the tower was made with add_embeddings=False: give token_embeds")
         x = token_embeds
         if x is None:
             x = self.embeddings(pixel_values, bool_masked_pos, bool(interpolate_pos_encoding))

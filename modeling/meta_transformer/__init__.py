@@ -1,0 +1,1 @@
+"""Meta-Transformer: twelve modalities, each with its own tokens, through one frozen encoder."""
