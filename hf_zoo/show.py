@@ -249,11 +249,11 @@ def attention_patterns(described: Described, num_tokens: int) -> dict[str, "Tens
         patterns |= {f"{name.removesuffix('_config')}: {kind}": seen for kind, seen in found.items()}
     if patterns:
         return patterns
-    if not hasattr(described.config, "vocab_size"):
+    known = {field.name for field in fields(described.config)}
+    if "vocab_size" not in known:
         raise ValueError(f"{described.name} takes no tokens, so it has no pattern over them")
     narrow = create_config(described.architecture.tiny_preset)
     widths = {name: getattr(narrow, name) for name in _WIDTHS if hasattr(narrow, name)}
-    known = {field.name for field in fields(described.config)}
     values = {name: value for name, value in described.config.to_dict().items() if name in known}
     values |= {name: value for name, value in widths.items() if name in known} | {"num_hidden_layers": 1}
     values |= dict.fromkeys(known & {"cross_layers"}, [0])  # numbers of layers, of which one is left

@@ -174,7 +174,7 @@ def test_pictures_are_drawn(name, tmp_path):
 
     described = describe(name)
     draw_parts(described, tmp_path / "parts.png")
-    if hasattr(described.config.get_text_config(), "vocab_size"):
+    if CASES[described.architecture.model_type].modality in ("tokens", "pairs", "images in text"):
         draw_patterns(described, attention_patterns(described, 5), tmp_path / "pattern.png")
     else:
         with pytest.raises(ValueError, match=f"{name} takes no tokens"):
