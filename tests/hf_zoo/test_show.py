@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from cases import CASES
 from typer.testing import CliRunner
 
 import hf_zoo
