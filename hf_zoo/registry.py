@@ -31,6 +31,7 @@ TASKS = {
     "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
     "masked-image-modeling": ("AutoModelForMaskedImageModeling", "ForMaskedImageModeling"),
     "audio-classification": ("AutoModelForAudioClassification", "ForAudioClassification"),
+    "automatic-speech-recognition": ("AutoModelForCTC", "ForCTC"),
     "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
@@ -339,6 +340,14 @@ ARCHITECTURES = {
             ("audio-classification", "pre-training"),
             counted_task="feature-extraction",
             processors=(("AutoFeatureExtractor", "beats_feature_extractor.ZooBeatsFeatureExtractor"),),
+        ),
+        Architecture(
+            "cformer",
+            "C-Former: integrate-and-fire over any acoustic encoder, the ear of X-LLM",
+            ("Chen et al. 2023", "https://arxiv.org/abs/2305.04160"),
+            ("automatic-speech-recognition",),
+            lora_targets=("q_proj", "v_proj", "query", "value", "linear_q", "linear_v"),
+            counted_task="feature-extraction",
         ),
         Architecture(
             "point_bert",
