@@ -32,6 +32,7 @@ TASKS = {
     "masked-image-modeling": ("AutoModelForMaskedImageModeling", "ForMaskedImageModeling"),
     "image-text-to-text": ("AutoModelForImageTextToText", "ForConditionalGeneration"),
     "audio-classification": ("AutoModelForAudioClassification", "ForAudioClassification"),
+    "automatic-speech-recognition": ("AutoModelForCTC", "ForCTC"),
     "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "Model"),
 }
 DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
@@ -351,6 +352,14 @@ ARCHITECTURES = {
             ("audio-classification", "pre-training"),
             counted_task="feature-extraction",
             processors=(("AutoFeatureExtractor", "beats_feature_extractor.ZooBeatsFeatureExtractor"),),
+        ),
+        Architecture(
+            "cformer",
+            "C-Former: integrate-and-fire over any acoustic encoder, the ear of X-LLM",
+            ("Chen et al. 2023", "https://arxiv.org/abs/2305.04160"),
+            ("automatic-speech-recognition",),
+            lora_targets=("q_proj", "v_proj", "query", "value", "linear_q", "linear_v"),
+            counted_task="feature-extraction",
         ),
         Architecture(
             "point_bert",

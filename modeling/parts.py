@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 import transformers
+from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from .part_classes import CLASSES
@@ -48,3 +49,29 @@ def part_model(config: PreTrainedConfig, auto_class: str = "AutoModel", **option
         model_class = getattr(transformers, auto_class)._model_mapping[type(config)]  # from_config takes no options
     taken = inspect.signature(model_class.__init__).parameters
     return model_class._from_config(config, **{name: value for name, value in options.items() if name in taken})
+
+
+class FreezesParts:
+    """Mixin of a composite model some of whose parts do not learn: no gradients, and always in `eval()`."""
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """Those parts; none unless the model says so."""
+        return []
+
+    def freeze(self) -> None:
+        """To be called at the end of `__init__`."""
+        for part in self.frozen_parts():
+            part.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As for all models; weights that are read come with gradients, which frozen ones lose again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
+        return loaded
+
+    def train(self, mode: bool = True) -> Any:
+        """Training or evaluation for all but what is frozen."""
+        super().train(mode)
+        self.freeze()
+        return self

@@ -265,6 +265,20 @@ CASES = {
         },
         never_learn={"encoder.": "is frozen"},
     ),
+    "zoo_cformer": Case(
+        ARCHITECTURES["zoo_cformer"],
+        modality="speech",
+        is_causal=False,
+        waived={
+            "test_hidden_states_are_captured": "they are those of the parts, which are tested themselves",
+            "test_weights_of_another_shape_are_an_error": "sizes are those of the parts, which are tested themselves",
+        },
+        never_learn={
+            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            "adaptor.embed_tokens": "states take the place of tokens",
+            "adaptor.embed_positions": "there are more positions than tokens",
+        },
+    ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
     "zoo_rwkv7": Case(ARCHITECTURES["zoo_rwkv7"]),

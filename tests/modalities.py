@@ -137,6 +137,19 @@ def everything_labels(model: torch.nn.Module, inputs: Batch) -> Batch:
     return {"labels": torch.arange(rows) % 2}
 
 
+def speech(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Spectra of noise for the acoustic encoder, 10 steps long."""
+    encoder = config.encoder_config
+    return {"input_values": torch.randn(rows, 10 * encoder.patch_size, encoder.num_mel_bins, generator=generator)}
+
+
+def transcripts(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """Three words, the last of which only the first row has."""
+    labels = torch.tensor([7, 9, 8]).repeat(len(inputs["input_values"]), 1)
+    labels[1:, 2] = -100
+    return {"labels": labels}
+
+
 MODALITIES = {
     "pixels": Modality(pixels, image_labels),
     "pairs": Modality(pairs, lambda model, inputs: {}),
@@ -146,4 +159,5 @@ MODALITIES = {
     "points": Modality(points, point_labels),
     "sound": Modality(sound, sound_labels),
     "everything": Modality(everything, everything_labels),
+    "speech": Modality(speech, transcripts),
 }
