@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers import ASTFeatureExtractor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    ASTFeatureExtractor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from .tabular_processor import ZooTabularProcessor
@@ -23,9 +30,9 @@ class ZooMetaTransformerProcessor(ProcessorMixin):
     """Called with one modality by name, or with several of the same rows: `processor(audio=sounds)`.
 
     Args:
-        tokenizer: of texts.
         image_processor: of pictures, of every kind and of frames.
         feature_extractor: of sounds.
+        tokenizer: of texts; None where there are none.
         modalities: name -> sizes, as in the model's config.
         columns: settings of a `ZooTabularProcessor` that was fitted; see `fit_table`.
     """
@@ -34,16 +41,42 @@ class ZooMetaTransformerProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase | None = None,
         image_processor: Any = None,
         feature_extractor: Any = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         modalities: dict[str, dict[str, Any]] | None = None,
         columns: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.modalities = modalities or {}
         self.columns = columns
-        super().__init__(tokenizer, image_processor, feature_extractor, **kwargs)
+        self._tokenizer = tokenizer
+        super().__init__(image_processor, feature_extractor, **kwargs)
+
+    # transformers wants every processor that the constructor names; the tokenizer may be missing and is kept here
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The parts that are always there."""
+        return ["image_processor", "feature_extractor"]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """Of texts."""
+        return self._tokenizer
+
+    def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Write all parts and settings."""
+        files = [] if self.tokenizer is None else list(self.tokenizer.save_pretrained(save_directory))
+        return files + list(super().save_pretrained(save_directory, push_to_hub, **kwargs))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "ZooMetaTransformerProcessor":
+        """Read all parts and settings."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if "text" in processor.modalities:
+            processor._tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return processor
 
     @classmethod
     def from_model_config(
@@ -51,12 +84,10 @@ class ZooMetaTransformerProcessor(ProcessorMixin):
     ) -> "ZooMetaTransformerProcessor":
         """For a model; with a tokenizer of at most `config.vocab_size` ids if it reads texts."""
         audio = config.modalities.get("audio", {})
-        return cls(
-            tokenizer,
-            ViTImageProcessorPil(),
-            ASTFeatureExtractor(num_mel_bins=audio.get("num_mel_bins", 128), max_length=audio.get("max_frames", 1024)),
-            config.modalities,
+        sounds = ASTFeatureExtractor(
+            num_mel_bins=audio.get("num_mel_bins", 128), max_length=audio.get("max_frames", 1024)
         )
+        return cls(ViTImageProcessorPil(), sounds, tokenizer, config.modalities)
 
     @property
     def model_input_names(self) -> list[str]:
