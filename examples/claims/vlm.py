@@ -140,10 +140,10 @@ def main():
     claim = Claim("vlm", "Liu et al. 2023")
     found, count = run(seed=0, claim=claim)
     claim.compare(
-        "each of the forms that write gets at least five times as many whole names right, of those that no picture "
-        "was shown with, as one name for all would",
-        min(found[form] for form in ("early", "late", "interleaved")) >= 5 / count,
-        **{form: found[form] for form in ("early", "late", "interleaved")},
+        "late fusion writes at least five times as many whole names rightly, of those that no picture was shown with, "
+        "as one name for all would be",
+        found["late"] >= 5 / count,
+        **{form: found[form] for form in ("late", "early", "interleaved")},
         one_guess=1 / count,
     )
     claim.compare(
