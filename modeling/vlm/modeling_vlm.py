@@ -32,7 +32,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from ..base_model import ZooPreTrainedModel
+from ..base_model import ZooPreTrainedModel, embed_tokens
 from ..cache import RECURRENT_LAYERS
 from ..classifiers import SequenceClassificationHead
 from ..clip.modeling_clip import HIGHEST_SCALE, ImageTextOutput
@@ -309,26 +309,25 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         Raises:
             ValueError: there are not as many placeholders as features.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
         given = {"attention_mask": attention_mask, "position_ids": position_ids, "past_key_values": past_key_values}
         given |= {"use_cache": use_cache, **kwargs}
         given = {name: value for name, value in given.items() if value is not None}  # encoders know nothing of caches
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
         words = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         if self.config.fusion == "joint":
             return self._compare(pixel_values, **words, **given)
+        if self.config.is_spliced and pixel_values is None:
+            return self.language_model(**words, **given)
         is_image = self._placeholders(input_ids, inputs_embeds)
         features = None
         if pixel_values is not None:
             features = self.get_image_features(pixel_values).pooler_output
             self._check_counts(is_image, features)
         if self.config.is_spliced:
-            if features is not None:
-                x = inputs_embeds
-                if x is None:  # the placeholder itself may have no row of its own in a pretrained table
-                    x = self.get_input_embeddings()(input_ids)
-                words = {"inputs_embeds": x.masked_scatter(is_image[..., None], features.to(x.dtype))}
-            return self.language_model(**words, **given)
+            x = embed_tokens(self.get_input_embeddings(), input_ids, inputs_embeds)
+            x = x.masked_scatter(is_image[..., None], features.to(x.dtype))
+            return self.language_model(inputs_embeds=x, **given)
         keeps = use_cache if use_cache is not None else not self.training
         only_last = self.config.fusion == "interleaved"
         media = make_media(features, is_image, past_key_values, bool(keeps), only_last)
@@ -442,7 +441,11 @@ class ZooVlmForConditionalGeneration(CausalLMHead, ZooVlmPreTrainedModel, Genera
         """What one step is given: images only with the tokens that hold their places."""
         inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
         given = inputs.get("input_ids")
-        if given is not None and not (given == self.config.image_token_id).any():
+        if (
+            inputs.get("pixel_values") is not None
+            and given is not None
+            and not (given == self.config.image_token_id).any()
+        ):
             inputs["pixel_values"] = None
         return inputs
 
