@@ -114,21 +114,15 @@ class ZooVitModel(ZooVitPreTrainedModel):
         use_mask_token: whether patches can be masked.
     """
 
+    block_class: type[nn.Module] = VitBlock
+
     def __init__(self, config: ZooVitConfig, add_pooling_layer: bool = True, use_mask_token: bool = False) -> None:
         super().__init__(config)
-        self.embeddings = ImageTokens(
-            config.image_size,
-            config.patch_size,
-            config.num_channels,
-            config.hidden_size,
-            config.use_cls,
-            config.patch_bias,
-            use_mask_token,
-        )
+        self.embeddings = self.make_embeddings(config, use_mask_token)
         norm = partial(NORMS[config.norm], config.hidden_size, eps=config.norm_eps)
         self.embed_norm = norm() if config.norm_embeddings else None
         self.dropout = Dropout(config.hidden_dropout)
-        self.layers = nn.ModuleList(VitBlock(config, i) for i in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(self.block_class(config, i) for i in range(config.num_hidden_layers))
         self.norm = None if config.final_norm == "none" else norm()
         self.pooler = None
         if config.pooling == "attention":
@@ -138,6 +132,18 @@ class ZooVitModel(ZooVitPreTrainedModel):
             self.pooler = FirstTokenPooler(config.hidden_size)
         self.gradient_checkpointing = False
         self.post_init()
+
+    def make_embeddings(self, config: ZooVitConfig, use_mask_token: bool) -> nn.Module:
+        """What makes tokens of the input."""
+        return ImageTokens(
+            config.image_size,
+            config.patch_size,
+            config.num_channels,
+            config.hidden_size,
+            config.use_cls,
+            config.patch_bias,
+            use_mask_token,
+        )
 
     def get_input_embeddings(self) -> nn.Module:
         """The map of patches."""

@@ -145,7 +145,7 @@ def test_frozen_ears_do_not_learn_and_do_not_drop(tmp_path):
 
 
 def test_it_learns_how_many_words_there_are():
-    """As many words as there are bursts in a spectrum; scaling is off in evaluation, so weights must have learnt it."""
+    """As many words as there are bursts in a spectrum; evaluation scales nothing, so weights must have learnt it."""
     torch.manual_seed(0)
     encoder = {**hf_zoo.create_config("cformer-tiny").encoder_config.to_dict(), "initializer_range": 0.15}
     options = {"adaptor_config": None, "encoder_config": encoder, "initializer_range": 0.15}
