@@ -362,6 +362,13 @@ ARCHITECTURES = {
             counted_task="feature-extraction",
         ),
         Architecture(
+            "imagebind",
+            "images, texts, sounds, depth, heat and motion in one space, bound by images",
+            ("Girdhar et al. 2023", "https://arxiv.org/abs/2305.05665"),
+            ("zero-shot-image-classification",),
+            processors=(("AutoProcessor", "imagebind_processor.ZooImagebindProcessor"),),
+        ),
+        Architecture(
             "point_bert",
             "transformer over groups of points: Point-BERT, the 3D encoder of ULIP",
             ("Yu et al. 2021", "https://arxiv.org/abs/2111.14819"),

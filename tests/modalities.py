@@ -150,6 +150,19 @@ def transcripts(model: torch.nn.Module, inputs: Batch) -> Batch:
     return {"labels": labels}
 
 
+def six_signals(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Noise of every kind, and texts."""
+    names = {"vision": "pixel", "audio": "audio", "depth": "depth", "thermal": "thermal", "imu": "imu"}
+    ids = torch.randint(5, config.text_config.vocab_size, (rows, tokens), generator=generator)
+    ids[:, -1] = config.text_config.eos_token_id
+    batch = {"input_ids": ids}
+    for name, prefix in names.items():
+        part = getattr(config, f"{name}_config")
+        shape = (rows, part.num_channels, *part.input_shape)
+        batch[f"{prefix}_values"] = torch.randn(shape, generator=generator)
+    return batch
+
+
 MODALITIES = {
     "pixels": Modality(pixels, image_labels),
     "pairs": Modality(pairs, lambda model, inputs: {}),
@@ -160,4 +173,5 @@ MODALITIES = {
     "sound": Modality(sound, sound_labels),
     "everything": Modality(everything, everything_labels),
     "speech": Modality(speech, transcripts),
+    "six signals": Modality(six_signals, lambda model, inputs: {}),
 }

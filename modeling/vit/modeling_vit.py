@@ -115,6 +115,8 @@ class ZooVitModel(ZooVitPreTrainedModel):
         add_embeddings: with False, the tower has no patches of its own and takes `token_embeds` alone.
     """
 
+    block_class: type[nn.Module] = VitBlock
+
     def __init__(
         self,
         config: ZooVitConfig,
@@ -123,21 +125,11 @@ class ZooVitModel(ZooVitPreTrainedModel):
         add_embeddings: bool = True,
     ) -> None:
         super().__init__(config)
-        self.embeddings = None
-        if add_embeddings:
-            self.embeddings = ImageTokens(
-                config.image_size,
-                config.patch_size,
-                config.num_channels,
-                config.hidden_size,
-                config.use_cls,
-                config.patch_bias,
-                use_mask_token,
-            )
+        self.embeddings = self.make_embeddings(config, use_mask_token) if add_embeddings else None
         norm = partial(NORMS[config.norm], config.hidden_size, eps=config.norm_eps)
         self.embed_norm = norm() if config.norm_embeddings else None
         self.dropout = Dropout(config.hidden_dropout)
-        self.layers = nn.ModuleList(VitBlock(config, i) for i in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(self.block_class(config, i) for i in range(config.num_hidden_layers))
         self.norm = None if config.final_norm == "none" else norm()
         self.pooler = None
         if config.pooling == "attention":
@@ -147,6 +139,18 @@ class ZooVitModel(ZooVitPreTrainedModel):
             self.pooler = FirstTokenPooler(config.hidden_size)
         self.gradient_checkpointing = False
         self.post_init()
+
+    def make_embeddings(self, config: ZooVitConfig, use_mask_token: bool) -> nn.Module:
+        """What makes tokens of the input."""
+        return ImageTokens(
+            config.image_size,
+            config.patch_size,
+            config.num_channels,
+            config.hidden_size,
+            config.use_cls,
+            config.patch_bias,
+            use_mask_token,
+        )
 
     def get_input_embeddings(self) -> nn.Module | None:
         """The map of patches, if there is one."""

@@ -1,0 +1,1 @@
+"""ImageBind: six kinds of signals in one space, bound by images."""
