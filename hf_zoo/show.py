@@ -185,8 +185,8 @@ def _parts_below(module: "nn.Module", counted: set[int]) -> Iterator[Part]:
     from torch import nn
 
     for name, child in module.named_children():
-        if not isinstance(child, nn.ModuleList):
-            yield _part(name, child, counted)
+        if not isinstance(child, nn.ModuleList) or any(True for _ in child.parameters(recurse=False)):
+            yield _part(name, child, counted)  # a list with parameters of its own is torch's parametrization
             continue
         items = [_part(number, item, counted) for number, item in child.named_children()]
         for _, group in groupby(items, key=lambda part: replace(part, name="")):
