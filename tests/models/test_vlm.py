@@ -221,6 +221,23 @@ def test_an_image_may_come_later_in_a_conversation(kind):
     assert_close(torch.cat((out.logits, rest.logits), 1), expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["interleaved", "late cross"])
+@torch.no_grad()
+def test_a_later_image_is_not_one_that_a_row_never_had(kind):
+    """A row with fewer images than its batch has room for more in the cache; its next image is no such room."""
+    model = make(kind)
+    words, place = [5, 6, 7], [IMAGE]
+    ids = torch.tensor([place + words + place + words, words + words + place + [8]])
+    more = torch.tensor([place + words, place + words])
+    pixels = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    out = model(ids, pixels[:3], use_cache=True)
+    later = model(more, pixels[3:], past_key_values=out.past_key_values, use_cache=True).logits
+    whole = torch.cat((ids, more), 1)
+    for row, own in enumerate(([0, 1, 3], [2, 4])):
+        expected = model(whole[row : row + 1], pixels[own]).logits[0, -4:]
+        assert_close(later[row], expected, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", FUSIONS)
 @torch.no_grad()
 def test_generation_sees_images_once_and_writes_what_whole_forwards_would(kind):
