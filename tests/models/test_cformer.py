@@ -58,16 +58,18 @@ def test_it_is_its_equations():
 @torch.no_grad()
 def test_the_loss_is_its_equation():
     model, x = built("automatic-speech-recognition"), spectra()
-    labels = torch.tensor([[7, 9, 8], [5, 5, -100]])
+    many, few = [7, 9, 8, 7, 9, 8, 7, 9], [5, 5]
+    labels = torch.tensor([many, few + [-100] * 6])
     out = model(x, labels=labels)
-    words = -out.token_logits.log_softmax(-1)
-    expected = words[0, 0, 7] + words[0, 1, 9] + words[0, 2, 8] + words[1, 0, 5] + words[1, 1, 5]
-    expected = expected + (out.quantities - torch.tensor([3, 2])).abs().sum()
-    for row, target in zip(out.logits, ([7, 9, 8], [5, 5]), strict=True):
+    assert out.quantities[0] < 8 and out.quantities[1] > 2  # too little and too much
+    expected = (out.quantities - torch.tensor([8, 2])).abs().sum()
+    for row, tokens, target in zip(out.logits, out.token_logits, (many, few), strict=True):
+        words = -tokens.log_softmax(-1)
+        expected = expected + sum(words[u, word] for u, word in enumerate(target))
         frames = row.log_softmax(-1)[:, None]
         expected = expected + 0.5 * F.ctc_loss(frames, torch.tensor([target]), (10,), (len(target),), reduction="sum")
-    assert_close(out.loss.double(), expected / 5, atol=1e-5, rtol=1e-5)
-    assert_close(model(x, labels=labels, num_items_in_batch=10).loss, out.loss / 2)
+    assert_close(out.loss.double(), expected / 10, atol=1e-5, rtol=1e-5)
+    assert_close(model(x, labels=labels, num_items_in_batch=20).loss, out.loss / 2)
 
 
 @torch.no_grad()
