@@ -38,44 +38,18 @@ from ..classifiers import SequenceClassificationHead
 from ..clip.modeling_clip import HIGHEST_SCALE, ImageTextOutput
 from ..heads import CausalLMHead
 from ..layers.gated_cross_attention import GatedCrossAttention
-from ..layers.mlp import activation
 from ..layers.patches import ImageTokens
 from ..layers.pooler import pool
+from ..layers.projector import Projector
 from ..losses import image_text_loss
 from ..parts import part_model
 from ..vision_heads import dummy_pixels
-from .configuration_vlm import STAGES, ZooVlmConfig
+from .configuration_vlm import ZooVlmConfig
 from .media import look, looking_layers, make_media, remember_media
-
-# The first word of a weight's name inside the model -> which part it is of
-PARTS = {
-    **{"vision_tower": "vision", "patch_embed": "vision"},
-    **{"language_model": "language", "lm_head": "language"},
-    **dict.fromkeys(
-        ("projector", "media_norm", "cross_attention", "visual_projection", "text_projection", "logit_scale"),
-        "connector",
-    ),
-}
+from .stages import StagedModel
 
 
-class Projector(nn.Module):
-    """Features into the size of the language model: linear layers with an activation between them."""
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, hidden_act: str, bias: bool) -> None:
-        super().__init__()
-        sizes = [input_size] + [hidden_size] * num_layers
-        self.linears = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in zip(sizes, sizes[1:], strict=False))
-        self.act_fn = activation(hidden_act)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., E) -> (..., D)."""
-        x = self.linears[0](x)
-        for linear in self.linears[1:]:
-            x = linear(self.act_fn(x))
-        return x
-
-
-class ZooVlmPreTrainedModel(ZooPreTrainedModel):
+class ZooVlmPreTrainedModel(StagedModel, ZooPreTrainedModel):
     """Base class: what the loaders need to know, and which parts learn."""
 
     config_class = ZooVlmConfig
@@ -91,43 +65,6 @@ class ZooVlmPreTrainedModel(ZooPreTrainedModel):
     def _can_compile_fullgraph(self) -> bool:
         """Whether no size depends on which tokens are images."""
         return self.config.is_spliced
-
-    def post_init(self) -> None:
-        """As for all models; then the parts that the config's stage leaves alone are frozen."""
-        super().post_init()
-        self._freeze()
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As for all models; transformers forgets which weights were frozen."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
-        return loaded
-
-    def train_stage(self, stage: str) -> None:
-        """Let the parts of a stage learn and freeze the others.
-
-        Args:
-            stage: see `ZooVlmConfig`.
-
-        Raises:
-            ValueError: there is no such stage.
-        """
-        if stage not in STAGES:
-            raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {stage!r}")
-        self.config.stage = stage
-        self._freeze()
-        self.train(self.training)
-
-    def trainable_parameter_names(self) -> list[str]:
-        """Names of what learns."""
-        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
-
-    def _freeze(self) -> None:
-        for name, parameter in self.named_parameters():
-            part = PARTS.get(name.removeprefix("model.").split(".")[0])
-            if part is not None:
-                parameter.requires_grad_(part in STAGES[self.config.stage])
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
@@ -216,16 +153,6 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         if scores is not None and model.get_output_embeddings() is not None:
             model.get_output_embeddings().load_state_dict(scores.state_dict())
         return model
-
-    def train(self, mode: bool = True) -> "ZooVlmModel":
-        """As ever, but frozen parts stay as they are in evaluation: a frozen part draws no dropout."""
-        super().train(mode)
-        trained = STAGES[self.config.stage]
-        for name, part in PARTS.items():
-            module = getattr(self, name, None)
-            if part not in trained and isinstance(module, nn.Module):
-                module.eval()
-        return self
 
     def get_input_embeddings(self) -> nn.Module:
         """Of the language model."""
