@@ -117,7 +117,8 @@ def _part_classes(parts: Iterable[Architecture]) -> str:
     """The exported form of modeling/part_classes.py, which knows the zoo's parts of a checkpoint."""
     imports, lines = [], []
     for part in parts:
-        entries = {auto: where.split(".") for auto, where in auto_map(part).items()}
+        feeders = dict(part.processors)  # the whole has its own, and those of parts are not exported
+        entries = {auto: where.split(".") for auto, where in auto_map(part).items() if auto not in feeders}
         imports += [f"from .{file} import {name}\n" for file, name in entries.values()]
         known = ", ".join(f'"{auto}": {name}' for auto, (_, name) in entries.items())
         lines.append(f'    "{part.model_type}": {{{known}}},\n')
