@@ -81,6 +81,11 @@ class ZooMetaTransformerConfig(ZooConfig):
         return self.encoder_config.num_hidden_layers
 
     @property
+    def num_attention_heads(self) -> int:
+        """Of the encoder."""
+        return self.encoder_config.num_attention_heads
+
+    @property
     def vocab_size(self) -> int:
         """Of texts."""
         return self._text("vocab_size")

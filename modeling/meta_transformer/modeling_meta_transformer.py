@@ -204,6 +204,10 @@ class ZooMetaTransformerModel(ZooMetaTransformerPreTrainedModel):
 class MetaTransformerHead(ClassifierHead):
     """What both classifiers share: all inputs of the model, by name, because Trainer asks which there are."""
 
+    def __init__(self, config: ZooMetaTransformerConfig) -> None:
+        super().__init__(config)
+        self.main_input_name = self.model.main_input_name
+
     @can_return_tuple
     def forward(
         self,
@@ -263,11 +267,6 @@ class MetaTransformerHead(ClassifierHead):
     ) -> SequenceClassifierOutput | TokenClassifierOutput:
         """Logits and loss from what the trunk returns."""
         raise NotImplementedError
-
-    @property
-    def main_input_name(self) -> str:
-        """The trunk's."""
-        return self.model.main_input_name
 
 
 class ZooMetaTransformerForSequenceClassification(MetaTransformerHead, ZooMetaTransformerPreTrainedModel):
