@@ -1,12 +1,12 @@
-"""Generates the tables of README.md between their markers.
+"""Generates the tables of README.md and of the pages beside this file, between their markers.
 
     python docs/tables.py          the tables from the registry and from the results on file
     python docs/tables.py --run    first runs the sweep and records which promise holds for whom
-    python docs/tables.py --check  writes nothing; fails if README.md is not up to date
+    python docs/tables.py --check  writes nothing; fails if a page is not up to date
 
 `<!-- architectures -->` comes from the registry, `<!-- promises -->` from docs/promises.json, which `--run` makes of
-the outcome of tests/test_conformance.py, `<!-- claims -->` from examples/claims/*.json, and `<!-- speed -->` from
-benchmarks/results/*.json.
+the outcome of tests/test_conformance.py, `<!-- headlines -->` and `<!-- claims -->` from examples/claims/*.json, and
+`<!-- speed -->` from benchmarks/results/*.json.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from hf_zoo.registry import ARCHITECTURES, Architecture  # noqa: E402
 from hf_zoo.show import short_count  # noqa: E402
 from hf_zoo.upstream.table import read_table  # noqa: E402
 
-README = ROOT / "README.md"
 PROMISES = ROOT / "docs" / "promises.json"
 CLAIMS = ROOT / "examples" / "claims"
 SPEED = ROOT / "benchmarks" / "results"
@@ -72,22 +71,40 @@ def promises_table() -> str:
     return markdown_table(header, rows)
 
 
+def headlines_table() -> str:
+    """One row a claim: its first comparison, and whether all of them hold."""
+    rows = [
+        claim_row(report, report["comparisons"][0], all(c["holds"] for c in report["comparisons"]), "")
+        for report in claim_reports()
+    ]
+    return claim_table(rows)
+
+
 def claims_table() -> str:
-    """One row a comparison: the JSON files that the claims' scripts write."""
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(CLAIMS.glob("*.json"))]
-    if not reports:
+    """One row a comparison."""
+    return claim_table([claim_row(r, c, c["holds"], "../") for r in claim_reports() for c in r["comparisons"]])
+
+
+def claim_reports() -> list[dict]:
+    """What the claims' scripts wrote."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(CLAIMS.glob("*.json"))]
+
+
+def claim_row(report: dict, comparison: dict, holds: bool, root: str) -> list[str]:
+    """Cells of one comparison; root leads from the page to the checkout."""
+    return [
+        f"[`zoo_{report['architecture']}`]({root}examples/claims/{report['architecture']}.py)",
+        report["paper"],
+        comparison["statement"],
+        ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in comparison["measured"].items()),
+        SIGNS["holds" if holds else "fails"],
+    ]
+
+
+def claim_table(rows: list[list[str]]) -> str:
+    """The rows under their heading."""
+    if not rows:
         return "None recorded yet: `hf-zoo claims`."
-    rows = (
-        (
-            f"[`zoo_{report['architecture']}`](examples/claims/{report['architecture']}.py)",
-            report["paper"],
-            comparison["statement"],
-            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in comparison["measured"].items()),
-            SIGNS["holds" if comparison["holds"] else "fails"],
-        )
-        for report in reports
-        for comparison in report["comparisons"]
-    )
     return markdown_table(("architecture", "paper", "claim", "measured", "holds"), rows)
 
 
@@ -102,25 +119,26 @@ def speed_tables() -> str:
     return "\n\n".join(parts) or "None recorded yet: `make bench`."
 
 
-TABLES = {
-    "architectures": architectures_table,
-    "promises": promises_table,
-    "claims": claims_table,
-    "speed": speed_tables,
+# page -> marker -> what makes its table
+PAGES = {
+    ROOT / "README.md": {"architectures": architectures_table, "headlines": headlines_table},
+    ROOT / "docs" / "promises.md": {"promises": promises_table},
+    ROOT / "docs" / "claims.md": {"claims": claims_table},
+    ROOT / "docs" / "speed.md": {"speed": speed_tables},
 }
 
 
-def filled(text: str) -> str:
-    """The README's text with every table generated anew.
+def filled(page: Path, text: str) -> str:
+    """A page's text with every table generated anew.
 
     Raises:
         ValueError: a pair of markers is missing.
     """
-    for name, table in TABLES.items():
+    for name, table in PAGES[page].items():
         opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(rf"{opening}\n.*?{closing}", flags=re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"{README.name} has no {opening} ... {closing}")
+            raise ValueError(f"{page.name} has no {opening} ... {closing}")
         content = f"{opening}\n\n{table()}\n\n{closing}"
         text = pattern.sub(lambda _, content=content: content, text)
     return text
@@ -167,15 +185,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--run", action="store_true", help="run the sweep first and record what holds")
-    action.add_argument("--check", action="store_true", help="fail if README.md is not up to date")
+    action.add_argument("--check", action="store_true", help="fail if a page is not up to date")
     arguments = parser.parse_args()
     if arguments.run:
         record_promises()
-    before = README.read_text(encoding="utf-8")
-    after = filled(before)
-    if arguments.check:
-        sys.exit(0 if after == before else f"{README.name} is not up to date: run `python docs/tables.py`")
-    README.write_text(after, encoding="utf-8")
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = filled(page, before)
+        if not arguments.check:
+            page.write_text(after, encoding="utf-8")
+        elif after != before:
+            sys.exit(f"{page.name} is not up to date: run `python docs/tables.py`")
 
 
 if __name__ == "__main__":
