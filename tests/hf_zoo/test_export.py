@@ -153,8 +153,12 @@ def test_merged_adapters_carry_code(model, architecture, tmp_path):
 
 
 def rows_for(model, architecture):
-    rows = [{"input_ids": torch.arange(5 + i, 17 + i)[None] % model.config.vocab_size} for i in range(8)]
     case = CASES[architecture.model_type]
+    if not takes_tokens(case):
+        batch = case.inputs(rows=8)
+        batch |= case.labels(model, batch)
+        return [{name: x[i] for name, x in batch.items()} for i in range(8)]
+    rows = [{"input_ids": torch.arange(5 + i, 17 + i)[None] % model.config.vocab_size} for i in range(8)]
     return [{name: x[0] for name, x in (row | case.labels(model, row)).items()} for row in rows]
 
 
@@ -231,17 +235,18 @@ def test_adapters_and_merged_models_load_without_the_package(model, architecture
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
-        ids = torch.arange(5, 13)[None]
-        expected = wrapped.eval()(input_ids=ids)[0]
+        inputs = model.dummy_inputs
+        expected = wrapped.eval()(**inputs)[0]
     wrapped.save_pretrained(adapter)
-    torch.save(expected, tmp_path / "expected.pt")
+    torch.save((inputs, expected), tmp_path / "expected.pt")
     script = (
         "import sys, torch, transformers, peft\n"
         "sys.modules['hf_zoo'] = None  # any import of it fails\n"
         f"base = transformers.{TASKS[architecture.tasks[0]][0]}.from_pretrained('base', trust_remote_code=True)\n"
         "model = peft.PeftModel.from_pretrained(base, 'adapter').eval()\n"
-        "with torch.no_grad(): got = model(input_ids=torch.arange(5, 13)[None])[0]\n"
-        "torch.testing.assert_close(got, torch.load('expected.pt'))\n"
+        "inputs, expected = torch.load('expected.pt')\n"
+        "with torch.no_grad(): got = model(**inputs)[0]\n"
+        "torch.testing.assert_close(got, expected)\n"
         "print('equal')"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
