@@ -64,6 +64,7 @@ def train(
     from .loss_curve import LossCurve
     from .momentum_target import FollowTarget, find_followed
 
+    _check_takes_text(model)
     train_split, validation = load_splits(dataset)
     args = _training_arguments(training_arguments, has_validation=validation is not None)
     asked = {
@@ -227,7 +228,8 @@ def load_tokenizer(
     if tokenizer is None and isinstance(model, str) and _preset_architecture(model) is not None:
         from ..presets import create_processor
 
-        tokenizer = create_processor(model)
+        processor = create_processor(model)
+        tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer is None:
         tokenizer = model if isinstance(model, str) else model.config.name_or_path
         if not tokenizer:
@@ -260,6 +262,21 @@ def load_model(
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def _check_takes_text(model: "str | PreTrainedModel") -> None:
+    if isinstance(model, str):
+        architecture = _preset_architecture(model)
+        if architecture is None:  # a folder or a name on the Hub, which is not opened yet
+            return
+        taken = architecture.model_class().main_input_name
+    else:
+        taken = model.main_input_name
+    if taken != "input_ids":
+        raise ValueError(
+            f"{_describe(model)} takes {taken}, and this trains on text: give it to transformers' Trainer, with rows "
+            "that its own processor makes"
+        )
 
 
 def _check_sizes(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", block_size: int) -> None:

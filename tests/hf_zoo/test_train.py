@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import CASES, takes_tokens
 from safetensors.torch import load_file, save_file
 from tiny import bert_folder, llama_folder, text_file
 from typer.testing import CliRunner
@@ -408,7 +409,14 @@ def test_classification_learns_from_columns_of_names(llama, tmp_path, task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", [a.tiny_preset for a in ARCHITECTURES.values() if a.tasks[0] in TRAINABLE_TASKS])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        a.tiny_preset
+        for a in ARCHITECTURES.values()
+        if a.tasks[0] in TRAINABLE_TASKS and takes_tokens(CASES[a.model_type])
+    ],
+)
 def test_presets_train_by_name(preset, text, tmp_path):
     arguments = {"output_dir": str(tmp_path / "out"), "max_steps": 12, "learning_rate": 3e-3, "logging_steps": 1}
     trainer = train(preset, str(text), block_size=32, lora=None, **arguments)
@@ -435,3 +443,9 @@ def test_pre_training_learns_masks_and_pairs(bert, tmp_path):
     )
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged[-1] < logged[0]
+
+
+def test_a_model_that_takes_no_text_is_named(text, tmp_path):
+    with pytest.raises(ValueError, match="tabular-tiny takes numeric_values, and this trains on text"):
+        train("tabular-tiny", str(text), output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
