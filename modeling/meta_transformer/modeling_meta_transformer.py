@@ -265,19 +265,7 @@ class MetaTransformerHead(ClassifierHead):
     def finish(
         self, outputs: ModelOutput, labels: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> SequenceClassifierOutput | TokenClassifierOutput:
-        """Logits and loss from what the trunk returns."""
-        raise NotImplementedError
-
-
-class ZooMetaTransformerForSequenceClassification(MetaTransformerHead, ZooMetaTransformerPreTrainedModel):
-    """One label, several, or a number for the row, whatever it is of."""
-
-    backbone_class = ZooMetaTransformerModel
-
-    def finish(
-        self, outputs: ModelOutput, labels: Tensor | None, num_items_in_batch: Tensor | int | None
-    ) -> SequenceClassifierOutput:
-        """Logits (B, num_labels)."""
+        """Logits (B, num_labels) and loss from what the trunk returns."""
         logits = self.score(self.dropout(outputs.pooler_output))
         loss = None
         if labels is not None:
@@ -285,6 +273,12 @@ class ZooMetaTransformerForSequenceClassification(MetaTransformerHead, ZooMetaTr
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+
+class ZooMetaTransformerForSequenceClassification(MetaTransformerHead, ZooMetaTransformerPreTrainedModel):
+    """One label, several, or a number for the row, whatever it is of."""
+
+    backbone_class = ZooMetaTransformerModel
 
 
 class ZooMetaTransformerForTokenClassification(MetaTransformerHead, ZooMetaTransformerPreTrainedModel):
