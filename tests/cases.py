@@ -92,6 +92,9 @@ class Case:
         return {"labels": torch.arange(rows) % 2}
 
 
+# Parameters that no step can teach, in every attention with such a bias
+BLIND_SPOT = {"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"}
+
 CASES = {
     "zoo_llm": Case(ARCHITECTURES["zoo_llm"]),
     "zoo_latent": Case(ARCHITECTURES["zoo_latent"], no_prefix="the cache holds latents, no keys and values"),
@@ -119,7 +122,7 @@ CASES = {
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
         is_causal=False,
-        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+        never_learn=BLIND_SPOT,
     ),
     "zoo_dpr": Case(
         ARCHITECTURES["zoo_dpr"],
@@ -133,7 +136,7 @@ CASES = {
             "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the parts",
         },
         never_learn={
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            **BLIND_SPOT,
             "qa_classifier": "one passage a question leaves nothing to choose; see tests/models/test_dpr.py",
             "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
@@ -143,7 +146,7 @@ CASES = {
         overrides={"attention_window": 4, "attention_dilation": [[1, 2, 1, 2], 1], "global_positions": [0, 3]},
         is_causal=False,
         never_learn={
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            **BLIND_SPOT,
             "k_global_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
             "layers.1.self_attn.q_proj": "a pooler reads the first token of the last layer, which is global",
             "layers.1.self_attn.k_proj": "a pooler reads the first token of the last layer, which is global",
@@ -157,7 +160,7 @@ CASES = {
         overrides={"block_size": 1, "num_random_blocks": 1},  # 12 tokens are 12 blocks: more than a block sees
         is_causal=False,
         never_learn={
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            **BLIND_SPOT,
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
             "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
@@ -168,7 +171,7 @@ CASES = {
         is_causal=False,
         never_learn={
             "target.": "follows the encoder without gradient",
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            **BLIND_SPOT,
             "qa_outputs.bias": "adds the same number to all starts, which softmax does not see",
             "score.bias": "adds the same number to all choices of a row, which softmax does not see",
         },
@@ -179,7 +182,7 @@ CASES = {
     "zoo_gato": Case(
         ARCHITECTURES["zoo_gato"],
         never_learn={
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            **BLIND_SPOT,
             "qa_outputs.bias": "adds the same number to all tokens of a row, which softmax does not see",
         },
     ),
@@ -187,9 +190,7 @@ CASES = {
         ARCHITECTURES["zoo_tabular"],
         modality="table",
         is_causal=False,
-        never_learn={
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
-        },
+        never_learn=BLIND_SPOT,
     ),
     "zoo_sam": Case(
         ARCHITECTURES["zoo_sam"],
@@ -200,7 +201,7 @@ CASES = {
             "test_thirty_steps_overfit_a_batch": "each step draws other clicks; see tests/models/test_sam.py",
         },
         never_learn={
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            **BLIND_SPOT,
             "mask_embed": "no mask is given",
             "hypernetworks": "only the best of three masks learns",
         },
@@ -209,7 +210,7 @@ CASES = {
         ARCHITECTURES["zoo_vit"],
         modality="pixels",
         is_causal=False,
-        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+        never_learn=BLIND_SPOT,
     ),
     "zoo_nfnet": Case(
         ARCHITECTURES["zoo_nfnet"],
@@ -229,7 +230,7 @@ CASES = {
             "test_weights_of_another_shape_are_an_error": "sizes are those of the parts, which are tested themselves",
             "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the parts",
         },
-        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+        never_learn=BLIND_SPOT,
     ),
     "zoo_vlm": Case(
         ARCHITECTURES["zoo_vlm"],
@@ -238,7 +239,7 @@ CASES = {
             "test_weights_of_another_shape_are_an_error": "sizes are those of the parts, which are tested themselves",
             "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the parts",
         },
-        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+        never_learn=BLIND_SPOT,
     ),
     "zoo_point_bert": Case(
         ARCHITECTURES["zoo_point_bert"],
@@ -253,7 +254,7 @@ CASES = {
         ARCHITECTURES["zoo_beats"],
         modality="sound",
         is_causal=False,
-        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+        never_learn=BLIND_SPOT,
     ),
     "zoo_meta_transformer": Case(
         ARCHITECTURES["zoo_meta_transformer"],
@@ -274,7 +275,7 @@ CASES = {
             "test_weights_of_another_shape_are_an_error": "sizes are those of the parts, which are tested themselves",
         },
         never_learn={
-            "k_proj.bias": "adds the same number to all scores of a query, which softmax does not see",
+            **BLIND_SPOT,
             "adaptor.embed_tokens": "states take the place of tokens",
             "adaptor.embed_positions": "there are more positions than tokens",
         },
@@ -291,7 +292,7 @@ CASES = {
             "test_weights_of_another_shape_are_an_error": "sizes are those of the towers",
             "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the towers",
         },
-        never_learn={"k_proj.bias": "adds the same number to all scores of a query, which softmax does not see"},
+        never_learn=BLIND_SPOT,
     ),
     "zoo_rwkv4": Case(ARCHITECTURES["zoo_rwkv4"]),
     "zoo_rwkv6": Case(ARCHITECTURES["zoo_rwkv6"]),
