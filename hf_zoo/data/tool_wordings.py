@@ -14,9 +14,9 @@ from .tool_functions import TABLES
 _WORDS = (
     "amber anchor autumn basket bridge candle canyon castle cedar cloud copper coral desert dragon eagle ember engine "
     "fabric falcon feather forest garden glacier granite harbor hazel island ivory jacket jasmine jungle kettle "
-    "ladder lantern lemon linen magnet maple marble meadow mirror mountain needle nutmeg ocean olive orchard paper pebble "
-    "pepper pilot planet pocket prairie quartz quiet rabbit raven ribbon river saddle sailor shadow silver spring "
-    "stone sugar summer temple thunder timber tulip tunnel umbrella valley velvet violet walnut whisper willow winter"
+    "ladder lantern lemon linen magnet maple marble meadow mirror mountain needle nutmeg ocean olive orchard paper "
+    "pebble pepper pilot planet pocket prairie quartz rabbit raven ribbon river saddle sailor shadow silver "
+    "spring stone sugar summer temple thunder timber tulip tunnel umbrella valley velvet violet walnut whisper willow winter"
 ).split()
 _SYMBOLS = "&%#@*+=<>?!$~^|"
 
