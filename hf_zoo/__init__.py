@@ -49,10 +49,10 @@ __all__ = [
 
 def _is_command_line() -> bool:
     """True in the process of `hf-zoo`, whose commands register when they need a model: `list` answers from the
-    tables and imports none."""
+    tables and imports none. So does the worker of an agent, whose tools seldom need one."""
     command = os.path.basename(sys.argv[0]) if sys.argv else ""
     if command == "-m":  # Python is looking for the module to run; options may stand before it
-        return sys.orig_argv[sys.orig_argv.index("-m") + 1] == "hf_zoo"
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1] in ("hf_zoo", "hf_zoo.agents.worker")
     return command.removesuffix(".exe") == "hf-zoo"
 
 

@@ -1,10 +1,11 @@
 """What decides, and what it sees. A policy is any object with `decide`: a model, a script, a planner."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .decisions import Decision
+from .decisions import Decision, ToolCall
 from .profiles import Profile
 
 _OPEN, _CLOSE = "<tool_output", "</tool_output>"
@@ -21,6 +22,7 @@ class Observation:
         value: the content as JSON, for another call to use; None of an error.
         text: the same for reading, cut to what a context has room for.
         note: what was left out, in words; empty if nothing was.
+        parsed: what the value says where it is text that holds JSON or a table: lists and objects; else the value.
     """
 
     source: str
@@ -29,6 +31,7 @@ class Observation:
     value: Any
     text: str
     note: str = ""
+    parsed: Any = None
 
     @property
     def marked(self) -> str:
@@ -67,8 +70,13 @@ class Context:
     @property
     def results(self) -> tuple[Any, ...]:
         """Values of the calls that succeeded, in order: what `{"$result": n}` refers to."""
-        seen = (step.observation for step in self.steps if step.observation is not None)
-        return tuple(one.value for one in seen if one.status == "OK" and one.source != "user")
+        return results_of(self.steps)
+
+
+def results_of(steps: Sequence[Step]) -> tuple[Any, ...]:
+    """Values of the calls that succeeded, in order."""
+    calls = (step.observation for step in steps if isinstance(step.decision, ToolCall))
+    return tuple(one.value for one in calls if one is not None and one.status == "OK")
 
 
 class Policy(Protocol):
@@ -77,6 +85,10 @@ class Policy(Protocol):
     def decide(self, context: Context) -> Decision:
         """The next decision."""
         ...
+
+
+class UnreadableDecision(ValueError):
+    """A policy could not tell what it decided; the run goes on and the policy is told why."""
 
 
 class ScriptedPolicy:

@@ -16,7 +16,7 @@ _WORDS = (
     "fabric falcon feather forest garden glacier granite harbor hazel island ivory jacket jasmine jungle kettle "
     "ladder lantern lemon linen magnet maple marble meadow mirror mountain needle nutmeg ocean olive orchard paper "
     "pebble pepper pilot planet pocket prairie quartz rabbit raven ribbon river saddle sailor shadow silver "
-    "spring stone sugar summer temple thunder timber tulip tunnel umbrella valley velvet violet walnut whisper willow winter"
+    "spring stone sugar summer temple thunder timber tulip tunnel umbrella valley velvet violet walnut willow winter"
 ).split()
 _SYMBOLS = "&%#@*+=<>?!$~^|"
 
