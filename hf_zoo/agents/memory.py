@@ -58,8 +58,8 @@ def window(steps: Sequence[Step], most: int) -> tuple[Step, ...]:
 class WordStore:
     """Episodes found by the words they share with a query, by how recent and by how important they are.
 
-    The score is a cos(query, episode) + b exp(-age / tau) + c importance, with the cosine of word counts. When the store
-    is full, the episode with the lowest b exp(-age / tau) + c importance makes room.
+    The score is a cos(query, episode) + b exp(-age / tau) + c importance, with the cosine of word counts. When the
+    store is full, the episode with the lowest b exp(-age / tau) + c importance makes room.
 
     Args:
         path: of a JSON file that keeps them between runs; None for this process alone.

@@ -1,4 +1,4 @@
-"""Tools from an OpenAPI document: each operation is one, its parameters and the fields of its JSON body are arguments."""
+"""Tools from an OpenAPI document: each operation is one, parameters and fields of a JSON body are arguments."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def tools_from_openapi(
     return tools
 
 
-def call_operation(operation: Operation, **arguments: Any) -> Any:
+def call_operation(operation: Operation, /, **arguments: Any) -> Any:
     """Send a request and return what the answer says: JSON where it is JSON, else text.
 
     Raises:

@@ -91,7 +91,7 @@ class AgentRuntime:
         self.result: RunResult | None = None
 
     def with_policy(self, policy: Policy, answers: Sequence[str]) -> "AgentRuntime":
-        """The same tools, limits and executor under another policy, with written answers and without memory or trace."""
+        """The same tools, limits and executor under another policy, with written answers, without memory or trace."""
         left = list(answers)
         return AgentRuntime(
             policy,
