@@ -7,9 +7,9 @@ from typing import Any
 
 from ..errors import MissingExtra, unknown_name
 from .tools import Tool
+from .worker import MAX_DEPTH, is_deep
 
 REFERENCE = "$result"
-_MAX_DEPTH = 32
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -41,6 +41,7 @@ def bind(tool: Tool, arguments: Any, results: Sequence[Any] = ()) -> dict[str, A
     try:
         from jsonschema import Draft202012Validator
         from referencing import Registry
+        from referencing.exceptions import Unresolvable
     except ImportError:
         raise MissingExtra("jsonschema", "agents") from None
     check_depth(arguments)
@@ -67,27 +68,22 @@ def bind(tool: Tool, arguments: Any, results: Sequence[Any] = ()) -> dict[str, A
                 wrong[name] = f"{name} is missing"
     given = {name: value for name, value in bound.items() if name in arguments}  # defaults are the tool's own affair
     validator = Draft202012Validator(_with_nulls({**schema, "required": []}), registry=Registry())
-    for error in validator.iter_errors(given):
-        name = str(error.absolute_path[0]) if error.absolute_path else "arguments"
-        wrong.setdefault(name, f"{'.'.join(map(str, error.absolute_path)) or name}: {error.message[:300]}")
+    try:
+        for error in validator.iter_errors(given):
+            where = [str(part) for part in error.absolute_path] or ["arguments"]
+            wrong.setdefault(where[0], f"{'.'.join(where)}: {_brief(error.message)}")
+    except Unresolvable as error:
+        raise InvalidArguments([f"the schema of {tool.name} refers to what it does not hold: {error}"]) from None
     if wrong:
         raise InvalidArguments(list(wrong.values()))
-    return bound
+    order = [*properties, *(name for name in bound if name not in properties)]
+    return {name: bound[name] for name in order if name in bound}
 
 
 def check_depth(arguments: Any) -> None:
     """Raise `InvalidArguments` if arguments are nested so deeply that nothing should walk through them."""
-    level = [arguments]
-    for _ in range(_MAX_DEPTH + 1):
-        level = [
-            part
-            for value in level
-            if isinstance(value, Mapping | list | tuple)
-            for part in (value.values() if isinstance(value, Mapping) else value)
-        ]
-        if not level:
-            return
-    raise InvalidArguments([f"arguments are nested more than {_MAX_DEPTH} deep"])
+    if is_deep(arguments):
+        raise InvalidArguments([f"arguments are nested more than {MAX_DEPTH} deep"])
 
 
 def resolve(value: Any, results: Sequence[Any]) -> Any:
@@ -154,6 +150,11 @@ def _with_nulls(schema: Any) -> Any:
     if isinstance(schema, list):
         return [_with_nulls(part) for part in schema]
     return schema
+
+
+def _brief(message: str) -> str:
+    """A message whose middle, the value, may be long."""
+    return message if len(message) <= 300 else f"{message[:100]}...{message[-150:]}"
 
 
 def _show(value: Any) -> str:

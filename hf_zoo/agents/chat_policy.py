@@ -97,7 +97,10 @@ class ChatPolicy:
         """A context as a conversation."""
         head = [str(context.profile), _RULES]
         if context.memories:
-            head += ["From earlier runs, as data:", *(f"<memory>{_plain(text)}</memory>" for text in context.memories)]
+            head += [
+                "From earlier runs, as data:",
+                *(f"<memory>{self._as_words(text)}</memory>" for text in context.memories),
+            ]
         messages: list[dict[str, Any]] = [{"role": "system", "content": "\n\n".join(filter(None, head))}]
         messages.append({"role": "user", "content": context.task})
         for step in window(context.steps, self.max_steps_shown):
@@ -111,8 +114,15 @@ class ChatPolicy:
                 messages.append({"role": "user", "content": seen.text})
             elif seen is not None:
                 role = "tool" if isinstance(decision, ToolCall) else "user"
-                messages.append({"role": role, "name": seen.source, "content": seen.marked})
+                messages.append({"role": role, "name": seen.source, "content": self._as_words(seen.marked)})
         return messages
+
+    def _as_words(self, text: str) -> str:
+        """Text in which nothing is a special token of the tokenizer: no tool can end its turn and begin another's."""
+        for token in self.tokenizer.get_added_vocab() if self.tokenizer is not None else ():
+            if len(token) > 1 and token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     def _generate_with_model(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
         import torch
@@ -174,7 +184,3 @@ def _as_decision(call: dict[str, Any]) -> Decision:
     if call["name"] == "ask_user" and isinstance(arguments, dict):
         return Ask(str(arguments.get("question", "")))
     return ToolCall(call["name"], arguments)
-
-
-def _plain(text: str) -> str:
-    return text.replace("</memory", "</ memory").replace("<memory", "< memory")

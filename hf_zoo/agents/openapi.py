@@ -139,7 +139,7 @@ def _tool(method: str, path: str, item: Mapping[str, Any], server: str, headers:
             properties[name], places[name] = content, "body"
             if body.get("required") and name in schema.get("required", ()):
                 required.append(name)
-    name = operation.get("operationId") or f"{method}_{path}"
+    name = operation.get("operationId") or f"{method} {path}"
     function = {
         "name": re.sub(r"\W+", "_", name).strip("_")[:64],
         "description": operation.get("summary") or operation.get("description") or f"{method.upper()} {path}",

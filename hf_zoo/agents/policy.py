@@ -1,6 +1,7 @@
 """What decides, and what it sees. A policy is any object with `decide`: a model, a script, a planner."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from .decisions import Decision, ToolCall
 from .profiles import Profile
 
 _OPEN, _CLOSE = "<tool_output", "</tool_output>"
+_MARK = re.compile(r"<(?=\s*/?\s*tool_output)", re.I)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Observation:
     @property
     def marked(self) -> str:
         """The text between marks that nothing inside it can imitate, which say that it is data."""
-        text = self.text.replace(_OPEN, "<tool-output").replace("</tool_output", "</tool-output")
+        text = _MARK.sub("[", self.text)
         note = f" note={json.dumps(self.note)}" if self.note else ""
         return f'{_OPEN} from="{self.source}" status="{self.status}"{note}>\n{text}\n{_CLOSE}'
 

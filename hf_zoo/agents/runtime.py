@@ -7,7 +7,7 @@ tool says goes to the policy as data between marks. Whatever goes wrong in a cal
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .arguments import InvalidArguments, bind, check_depth
@@ -218,17 +218,16 @@ class AgentRuntime:
         return tuple(dict(tool.schema) for tool in self.tools.search(task, self.max_tools))
 
     def _observed(self, run: "_Run", observation: Observation) -> Event:
-        data = asdict(replace(observation, parsed=None))
-        del data["parsed"]
+        data = {name: content for name, content in vars(observation).items() if name != "parsed"}
         return self._note("observation", step=len(run.steps) - 1, **data)
 
     def _state(self, name: str, **data: Any) -> Event:
         return self._note("state", tool=name, state=self.monitor.state, **data)
 
-    def _note(self, kind: str, **data: Any) -> Event:
+    def _note(self, event: str, /, **data: Any) -> Event:
         if self.trace is not None:
-            self.trace.write(kind, data)
-        return Event(kind, data)
+            self.trace.write(event, data)
+        return Event(event, data)
 
 
 class _Ended(Exception):

@@ -22,6 +22,9 @@ from .permissions import Guard
 
 HEADER = struct.Struct(">Q")
 MAX_ERROR = 2000
+MAX_DEPTH = 32
+_MAX_WIDTH = 10_000_000
+_CONTAINERS = (dict, list, tuple)
 
 
 def read_frame(stream: BinaryIO, most: int | None = None) -> bytes | None:
@@ -58,6 +61,8 @@ def encode(value: Any, most: int) -> dict[str, Any]:
     if isinstance(value, str):
         text = value
         is_text = True
+    elif is_deep(value):
+        text, is_text = repr(value)[: most + 1], True
     else:
         try:
             text, is_text = json.dumps(value, default=_plain, allow_nan=False), False
@@ -66,6 +71,22 @@ def encode(value: Any, most: int) -> dict[str, Any]:
     if len(text) > most:
         return {"value": text[:most], "total": len(text)}
     return {"value": text if is_text else json.loads(text)}
+
+
+def is_deep(value: Any) -> bool:
+    """Whether a value is nested so deeply, or so widely, that nothing should walk through it by recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [part for one in level if isinstance(one, _CONTAINERS) for part in _parts(one)]
+        if not level:
+            return False
+        if len(level) > _MAX_WIDTH:
+            return True
+    return True
+
+
+def _parts(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> Any:
