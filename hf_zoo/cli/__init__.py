@@ -2,6 +2,7 @@
 
 import typer
 
+from .agent_command import agent_command
 from .claims_command import claims_command
 from .convert_command import convert_command
 from .export_command import export_command
@@ -29,6 +30,7 @@ app.command("export")(export_command)
 app.command("convert")(convert_command)
 app.add_typer(index_app, name="index")
 app.command("extend")(extend_command)
+app.command("agent")(agent_command)
 app.command("claims")(claims_command)
 app.command("new")(new_command)
 
