@@ -10,6 +10,9 @@ from .tools import Tool
 from .worker import MAX_DEPTH, is_deep
 
 REFERENCE = "$result"
+_PLAIN_OBJECT = {"type", "properties", "required", "description", "title", "additionalProperties"}
+_PLAIN_VALUE = {"type", "items", "description", "title", "default"}
+_PLAIN_TYPES = {"string": (str,), "boolean": (bool,), "integer": (int,), "number": (int, float)}
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -67,6 +70,10 @@ def bind(tool: Tool, arguments: Any, results: Sequence[Any] = ()) -> dict[str, A
             elif name in schema.get("required", ()):
                 wrong[name] = f"{name} is missing"
     given = {name: value for name, value in bound.items() if name in arguments}  # defaults are the tool's own affair
+    if set(schema) <= _PLAIN_OBJECT:
+        given = {
+            name: value for name, value in given.items() if not _is_plainly_right(value, properties.get(name, {}))
+        }
     validator = Draft202012Validator(_with_nulls({**schema, "required": []}), registry=Registry())
     try:
         for error in validator.iter_errors(given):
@@ -140,6 +147,17 @@ def _fits(value: Any, wanted: str) -> bool:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (wanted == "number" or float(value).is_integer())
     return isinstance(value, {"boolean": bool, "array": list, "object": dict, "null": type(None)}[wanted])
+
+
+def _is_plainly_right(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value is right by a schema of a type alone: saves the validator's walk through a long list."""
+    if not set(schema) <= _PLAIN_VALUE:
+        return False
+    wanted = schema.get("type")
+    if wanted == "array":
+        items = schema.get("items", {})
+        return type(value) is list and all(_is_plainly_right(part, items) for part in value)
+    return isinstance(wanted, str) and type(value) in _PLAIN_TYPES.get(wanted, ())
 
 
 def _with_nulls(schema: Any) -> Any:

@@ -1,6 +1,6 @@
 """What an agent can decide: to call a tool, to think, to ask, to finish. Decisions are data and run nothing."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -51,7 +51,7 @@ def to_json(decision: Decision) -> dict[str, Any]:
     """
     for kind, decision_class in KINDS.items():
         if isinstance(decision, decision_class):
-            return {"kind": kind, **asdict(decision)}
+            return {"kind": kind, **vars(decision)}
     raise TypeError(f"{decision!r} is no decision: ToolCall, Think, Ask or Finish")
 
 

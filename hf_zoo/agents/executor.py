@@ -48,8 +48,8 @@ class Outcome:
     """What came of a call.
 
     Args:
-        status: "OK", "ERROR" (the tool failed), "TIMEOUT", "INVALID" (it was never called: the name or an argument is
-            wrong) or "DENIED" (a permission is missing).
+        status: "OK", "ERROR" (the tool failed), "TIMEOUT" (it or what it waited for took too long), "INVALID" (it was
+            never called: the name or an argument is wrong) or "DENIED" (a permission is missing).
         value: what the tool returned, as JSON; None unless OK.
         error: why not, in words.
         total: characters of the whole result, where it was cut; 0 where not.

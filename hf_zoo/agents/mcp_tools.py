@@ -4,6 +4,7 @@ import asyncio
 import shlex
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import TimeoutError as NoResultYet  # before Python 3.11 not the built-in one
 from functools import partial
 from typing import Any
 
@@ -108,7 +109,7 @@ class McpServer:
         waiting = asyncio.run_coroutine_threadsafe(self._session.call_tool(tool_name, arguments), self._loop)
         try:
             said = waiting.result(self.seconds).model_dump(by_alias=True)
-        except TimeoutError:
+        except NoResultYet:
             waiting.cancel()
             raise TimeoutError(f"no result after {self.seconds:g} s") from None
         pieces = [part["text"] if part["type"] == "text" else f"[{part['type']}]" for part in said["content"]]

@@ -111,6 +111,8 @@ def run(function: Callable[..., Any], arguments: dict[str, Any], most: int) -> d
         return {"status": "OK", **encode(value, most)}
     except MemoryError:
         return {"status": "ERROR", "error": "MemoryError: more memory than a call may take"}
+    except TimeoutError as error:  # of what the tool waited for
+        return {"status": "TIMEOUT", "error": str(error)[:MAX_ERROR]}
     except BaseException as error:  # SystemExit too: the tool ends, the worker does not
         return {"status": "ERROR", "error": f"{type(error).__name__}: {error}"[:MAX_ERROR]}
 
@@ -150,7 +152,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
             guard.enter()
             reply = run(functions[request["key"]], request["arguments"], settings["output_chars"])
             guard.leave()
-            if guard.refused and reply["status"] == "ERROR":
+            if guard.refused and reply["status"] != "OK":
                 reply = {"status": "DENIED", "error": guard.refused}
         write_frame(replies, json.dumps(reply).encode())
 

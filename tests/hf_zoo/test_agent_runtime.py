@@ -297,7 +297,9 @@ def test_agents_pass_messages_and_share_a_board(executor):
 # MCP
 
 SERVER = '''
-import os
+import logging
+
+logging.disable()  # of errors that are meant
 
 try:
     from mcp.server.fastmcp import FastMCP
@@ -336,7 +338,7 @@ server.run()
 def test_tools_of_an_mcp_server(executor, tmp_path):
     path = tmp_path / "server.py"
     path.write_text(SERVER)
-    with McpServer([sys.executable, str(path)], permissions=(), seconds=1.0) as server:
+    with McpServer([sys.executable, str(path)], permissions=(), seconds=1.5) as server:
         assert [tool.name for tool in server.tools] == ["double", "greet", "slow"]
         agent = runtime(
             *(executor, ToolCall("double", {"number": "21"}), ToolCall("greet", {"name": "Ada"})),
@@ -345,8 +347,8 @@ def test_tools_of_an_mcp_server(executor, tmp_path):
         )
         seen = [step.observation for step in agent.run("task").steps[:-1]]
     assert [one.value for one in seen[:2]] == [42, "hello Ada"]
-    assert [one.status for one in seen[2:]] == ["ERROR", "INVALID", "ERROR"]
-    assert "greet" in seen[2].text and "number is missing" in seen[3].text and "no result after 1 s" in seen[4].text
+    assert [one.status for one in seen[2:]] == ["ERROR", "INVALID", "TIMEOUT"]
+    assert "greet" in seen[2].text and "number is missing" in seen[3].text and "no result after 1.5 s" in seen[4].text
 
 
 def test_mcp_tools_need_every_permission_and_bad_servers_are_named(executor, tmp_path):
