@@ -155,6 +155,18 @@ def write_file(path: str) -> str:
     return "written"
 
 
+def writes_later(path: str) -> str:
+    """Write when nobody looks.
+
+    Args:
+        path: Where.
+    """
+    import threading
+
+    threading.Timer(0.2, write_file, (path,)).start()
+    return "soon"
+
+
 @needs("read")
 def declared_read(path: str) -> str:
     """Read a file.

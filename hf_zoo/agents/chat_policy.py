@@ -103,18 +103,23 @@ class ChatPolicy:
             ]
         messages: list[dict[str, Any]] = [{"role": "system", "content": "\n\n".join(filter(None, head))}]
         messages.append({"role": "user", "content": context.task})
-        for step in window(context.steps, self.max_steps_shown):
+        for number, step in enumerate(window(context.steps, self.max_steps_shown)):
             decision, seen = step.decision, step.observation
+            call_id = f"call{number:05d}"  # of nine characters, as Mistral's template wants
             if isinstance(decision, ToolCall):
-                call = {"type": "function", "function": {"name": decision.name, "arguments": decision.arguments}}
+                function = {"name": decision.name, "arguments": decision.arguments}
+                call = {"type": "function", "id": call_id, "function": function}
                 messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
-            elif decision.text:
-                messages.append({"role": "assistant", "content": decision.text})
+            else:  # the roles of a conversation alternate
+                messages.append({"role": "assistant", "content": decision.text or "..."})
             if seen is not None and seen.source == "user":
                 messages.append({"role": "user", "content": seen.text})
             elif seen is not None:
-                role = "tool" if isinstance(decision, ToolCall) else "user"
-                messages.append({"role": role, "name": seen.source, "content": self._as_words(seen.marked)})
+                said = {"name": seen.source, "content": self._as_words(seen.marked)}
+                is_tool = isinstance(decision, ToolCall)
+                messages.append(
+                    {"role": "tool", "tool_call_id": call_id, **said} if is_tool else {"role": "user", **said}
+                )
         return messages
 
     def _as_words(self, text: str) -> str:

@@ -66,7 +66,7 @@ class Outcome:
 
 
 class Executor:
-    """Runs tools with arguments that were checked before.
+    """Runs tools, one call at a time, with arguments that were checked before.
 
     Args:
         limits: of one attempt.

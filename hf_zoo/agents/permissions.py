@@ -66,7 +66,8 @@ def check_permissions(names: Iterable[str]) -> frozenset[str]:
 class Guard:
     """The audit hook of a worker: from `enter` to `leave` it refuses what the permissions do not cover.
 
-    It sees what Python code does. Code in C that opens files by itself is held by the limits of the process alone.
+    It stays on between calls, for what a call may have left running. It sees what Python code does: code in C that
+    opens files by itself is held by the limits of the process alone.
 
     Args:
         permissions: what is allowed.

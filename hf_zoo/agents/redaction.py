@@ -7,7 +7,8 @@ from typing import Any
 
 REDACTED = "[redacted]"
 _NAMES = re.compile(
-    r"(?:^|[_\W])(?:api_?key|\w*_key|key|token|secret|passwd|password|credentials?|authorization)$", re.I
+    r"(?i:(?:^|[_\W])(?:(?:api|access|secret|private|auth)_?key|token|secret|passwd|password|credentials?|authorization)$)"
+    r"|[A-Z0-9]_KEY$"  # of a variable
 )
 _SHAPES = re.compile(
     r"""

@@ -95,10 +95,11 @@ def replay(path: str | Path, runtime: "AgentRuntime") -> list[Difference]:
         runtime: with the tools; its policy is not asked, and what the user answered is taken from the trace.
 
     Returns:
-        What differs; nothing if all is as it was. Calls whose arguments were redacted are made with what is there.
+        What differs; nothing if all is as it was. Calls of which something was redacted are made and not compared.
     """
     events = read_trace(path)
-    decisions = [from_json(event["decision"]) for event in events if event["event"] == "decision"]
+    made = [event["decision"] for event in events if event["event"] == "decision"]
+    decisions = [from_json(decision) for decision in made]
     observed = {event["step"]: event for event in events if event["event"] == "observation"}
     answers = [observed[i]["text"] for i, one in enumerate(decisions) if isinstance(one, Ask) and i in observed]
     again = runtime.with_policy(ScriptedPolicy(decisions), answers)
@@ -111,6 +112,6 @@ def replay(path: str | Path, runtime: "AgentRuntime") -> list[Difference]:
             continue
         recorded = (observed[number]["status"], observed[number]["value"])
         now = (event.data["status"], redact(event.data["value"]))
-        if recorded != now and REDACTED not in json.dumps(recorded):
+        if recorded != now and REDACTED not in json.dumps([made[number], recorded]):
             differences.append(Difference(number, decisions[number], recorded, now))
     return differences

@@ -146,12 +146,12 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     while True:
         request = waiting.get()
         if "function" in request:
+            guard.leave()
             reply = run(_load, {"functions": functions, **request}, 0)
             limit_process(settings["memory_bytes"], "write" in guard.permissions)
         else:
             guard.enter()
             reply = run(functions[request["key"]], request["arguments"], settings["output_chars"])
-            guard.leave()
             if guard.refused and reply["status"] != "OK":
                 reply = {"status": "DENIED", "error": guard.refused}
         write_frame(replies, json.dumps(reply).encode())

@@ -174,6 +174,13 @@ def test_code_in_c_can_write_no_byte_either(executor, tmp_path):
     assert not path.exists() or path.stat().st_size == 0
 
 
+def test_what_a_call_leaves_running_has_no_more_rights(executor, tmp_path):
+    path = tmp_path / "later"
+    assert call(executor, agent_tools.writes_later, path=str(path)).status == "OK"
+    time.sleep(0.4)
+    assert is_well(executor) and not path.exists()
+
+
 def test_workers_do_not_see_secrets(monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "abc")
     monkeypatch.setenv("HF_TOKEN", "abc")
