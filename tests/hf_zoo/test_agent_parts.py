@@ -82,6 +82,14 @@ def test_each_bad_argument_has_one_message(tool, arguments, messages):
         assert expected in found
 
 
+def test_schemas_are_not_fetched(monkeypatch):
+    fetched = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *request, **_: fetched.append(request))
+    with pytest.raises(InvalidArguments):
+        bind(tool_of({"x": {"$ref": "https://example.org/schema"}}), {"x": 1})
+    assert fetched == []
+
+
 def test_references_stand_for_results():
     assert bind(ADD, {"a": {"$result": 1}, "b": {"$result": 0}}, [10, 20]) == {"a": 20, "b": 10}
     assert bind(AVERAGE, {"numbers": [{"$result": 0}, 3]}, [10])["numbers"] == [10, 3]
