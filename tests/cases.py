@@ -118,6 +118,7 @@ CASES = {
     "zoo_moe": Case(ARCHITECTURES["zoo_moe"]),
     "zoo_hybrid": Case(ARCHITECTURES["zoo_hybrid"]),
     "zoo_retro": Case(ARCHITECTURES["zoo_retro"], overrides={"chunk_size": 3}),
+    "zoo_lcm": Case(ARCHITECTURES["zoo_lcm"], overrides={"sentence_token_ids": list(range(5, 512, 3))}),
     "zoo_mla": Case(ARCHITECTURES["zoo_mla"], no_prefix="the cache holds latents, no keys and values of one width"),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
