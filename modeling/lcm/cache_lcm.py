@@ -26,6 +26,7 @@ class ConceptCacheLayer(CacheLayerMixin):
     """
 
     is_sliding = False
+    is_compileable = True  # or a static cache beside it would be taken for one that grows
     supports_early_init = False
 
     def __init__(self) -> None:

@@ -47,8 +47,11 @@ class ConceptReading:
         ended: (B,), sentences that are over after these tokens.
         documents: (B, T), None where rows hold one.
         mentions: (B, T), entities that tokens mention, -1 for none; None where nobody knows.
-        make_concepts: the model's `ConceptMemory`, with its graph: x, members, seen and mentions -> concepts.
         past: what earlier tokens left; None without a cache.
+
+    Attributes:
+        num_sentences: N, of which concepts are made; 0 where no sentence is over that was not before.
+        make_concepts: the model's `ConceptMemory` with its graph: x, members, seen and mentions -> concepts.
     """
 
     def __init__(
@@ -57,10 +60,10 @@ class ConceptReading:
         ended: Tensor,
         documents: Tensor | None,
         mentions: Tensor | None,
-        make_concepts: Callable[..., SentenceConcepts],
         past: ConceptCacheLayer | None,
     ) -> None:
-        self.make_concepts, self.past = make_concepts, past
+        self.make_concepts: Callable[..., SentenceConcepts] | None = None
+        self.past = past
         self.new, self.documents = sentences, documents
         self.all, self.mentions = sentences, mentions
         num_past = 0

@@ -70,11 +70,6 @@ class ZooLcmConfig(ZooLlmConfig):
             self.taxonomy_relations = []
         super().__post_init__(**kwargs)
 
-    @property
-    def cross_layers(self) -> list[int]:
-        """Numbers, from 0, of the layers after which tokens and concepts look at each other."""
-        return list(range(self.cross_every - 1, self.num_hidden_layers, self.cross_every))
-
     def validate_architecture(self) -> None:
         """How the sizes fit together."""
         super().validate_architecture()

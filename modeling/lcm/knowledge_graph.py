@@ -21,7 +21,7 @@ from .configuration_lcm import ZooLcmConfig
 
 
 class KnowledgeGraph(nn.Module):
-    """Entities, relations and edges of the config's numbers; a fresh one has random edges, as it has random weights."""
+    """Entities, relations and edges of the config's numbers; a fresh one has random edges and weights."""
 
     def __init__(self, config: ZooLcmConfig) -> None:
         super().__init__()

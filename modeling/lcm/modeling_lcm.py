@@ -50,7 +50,7 @@ class LcmBlock(LlmBlock):
     def __init__(self, config: ZooLcmConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.reader, self.writer = None, None
-        if layer_idx in config.cross_layers:
+        if (layer_idx + 1) % config.cross_every == 0:
             heads, eps = config.num_attention_heads, config.norm_eps
             size, hidden = config.concept_size, config.hidden_size
             self.reader = GatedCrossAttention(hidden, size, heads, config.head_dim, eps)
@@ -143,18 +143,25 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
             concepts: (C, E) of the graph, where the caller has made them.
             kwargs: see `DecoderTrunk.forward`, as for the rest.
         """
-        x = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
         past = concepts_in(past_key_values)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if past is None and use_cache:
             past = ConceptCacheLayer()
-        made = [] if concepts is None else [concepts]
-        if x is not None and (input_ids is None) != (inputs_embeds is None):  # or the trunk says what is wrong
-            kwargs["reading"] = self._reading(
-                input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, past, sentence_ids,
-                mention_ids, made,
-            )  # fmt: skip
+        if (input_ids is None) != (inputs_embeds is None):  # or the trunk says what is wrong
+            kwargs["reading"] = reading = self._reading(
+                input_ids,
+                inputs_embeds,
+                attention_mask,
+                position_ids,
+                past_key_values,
+                past,
+                sentence_ids,
+                mention_ids,
+            )
+            if concepts is None and (reading.num_sentences or self.training):
+                concepts = self.knowledge()
+            reading.make_concepts = partial(self._make, concepts)
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -168,7 +175,7 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
         if outputs.past_key_values is not None and concepts_in(outputs.past_key_values) is None:
             outputs.past_key_values.layers.append(past)
         if self.training:
-            outputs.concept_loss = self._losses_of_graph(self._concepts(made)) + (outputs.concept_loss or 0.0)
+            outputs.concept_loss = self._losses_of_graph(concepts) + (outputs.concept_loss or 0.0)
         return outputs
 
     def output(
@@ -178,12 +185,6 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
         losses = [loss for (loss,) in side_outputs if loss is not None]
         concept_loss = sum(losses) if losses and self.training else None
         return ConceptModelOutput(last_hidden_state=x, past_key_values=past_key_values, concept_loss=concept_loss)
-
-    def _concepts(self, made: list[Tensor]) -> Tensor:
-        """The concepts of the graph, made once a pass and only where they are looked at."""
-        if not made:
-            made.append(self.knowledge())
-        return made[0]
 
     def _reading(
         self,
@@ -195,7 +196,6 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
         past: ConceptCacheLayer | None,
         sentence_ids: Tensor | None,
         mention_ids: Tensor | None,
-        made: list[Tensor],
     ) -> ConceptReading:
         x = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
         attention_mask = drop_useless_mask(attention_mask)
@@ -216,7 +216,7 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
             over = starts if ended is None else starts + ended
         if mention_ids is not None and mention_ids.shape != x.shape:
             mention_ids = None  # of the prompt, which the cache remembers
-        return ConceptReading(sentences, over, documents, mention_ids, partial(self._make, made), past)
+        return ConceptReading(sentences, over, documents, mention_ids, past)
 
     def _ends(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """(B, T), true on tokens that end a sentence; embeddings are recognised by their values."""
@@ -229,10 +229,9 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
         return (inputs_embeds[..., None, :] == self.embed_tokens(known).to(x.dtype)).all(-1).any(-1)
 
     def _make(
-        self, made: list[Tensor], x: Tensor, members: Tensor, seen: Tensor, mentions: Tensor | None
+        self, concepts: Tensor, x: Tensor, members: Tensor, seen: Tensor, mentions: Tensor | None
     ) -> SentenceConcepts:
-        graph = self.knowledge
-        return self.memory(x, members, seen, mentions, self._concepts(made), graph.relations, graph.edges)
+        return self.memory(x, members, seen, mentions, concepts, self.knowledge.relations, self.knowledge.edges)
 
     def _losses_of_graph(self, concepts: Tensor) -> Tensor:
         config, graph = self.config, self.knowledge

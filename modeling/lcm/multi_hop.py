@@ -71,7 +71,7 @@ class MultiHopReasoner(nn.Module):
         self.num_hops = num_hops
         self.relation_proj = nn.Linear(concept_size, concept_size, bias=False)
         self.gru = QueryUpdate(concept_size, concept_size)
-        self.halt = nn.Linear(concept_size, 1)
+        self.halt = nn.Linear(concept_size, 1, bias=False)
 
     def forward(self, query: Tensor, start: Tensor, concepts: Tensor, relations: Tensor, edges: Tensor) -> Hops:
         """query (Q, E), start (Q, N) that sums to one, concepts (N, E), relations (R, E), edges (3, M) -> the hops."""

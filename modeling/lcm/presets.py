@@ -22,7 +22,7 @@ PRESETS = {
             "taxonomy_relations": [0],
             "pad_token_id": 0,
         },
-        "parameters": 650_341,
+        "parameters": 650_340,
         "source": "for tests and first steps",
     },
     "lcm-150m": {
@@ -36,7 +36,7 @@ PRESETS = {
             "num_relations": 64,
             "tie_word_embeddings": True,
         },
-        "parameters": 149_358_479,
+        "parameters": 149_358_478,
         "source": "our own design: the width and depth of GPT-2, with room for a graph of 16,384 entities",
     },
     "lcm-1.6b": {
@@ -53,7 +53,7 @@ PRESETS = {
             "num_linked": 32,
             "level_sizes": [32, 8],
         },
-        "parameters": 1_646_872_085,
+        "parameters": 1_646_872_084,
         "source": "our own design: a decoder of 1.3 billion parameters, with room for a graph of 131,072 entities",
     },
 }
