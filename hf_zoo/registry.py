@@ -28,6 +28,7 @@ TASKS = {
     "question-answering": ("AutoModelForQuestionAnswering", "ForQuestionAnswering"),
     # The nearest word transformers has: questions about a table of facts
     "graph-question-answering": ("AutoModelForTableQuestionAnswering", "ForGraphQuestionAnswering"),
+    "concept-prediction": ("AutoModelForPreTraining", "ForConceptPrediction"),
     "multiple-choice": ("AutoModelForMultipleChoice", "ForMultipleChoice"),
     "mask-generation": ("AutoModelForMaskGeneration", "Model"),
     "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
@@ -299,6 +300,12 @@ ARCHITECTURES = {
             "large concept model: tokens and concepts, a knowledge graph that can be edited, answers by hops",
             ("LCM team 2024", "https://arxiv.org/abs/2412.08821"),
             (*DECODER_TASKS, "graph-question-answering"),
+        ),
+        Architecture(
+            "concept_predictor",
+            "next-concept prediction over vectors of sentences: regression, diffusion in one or two towers, codes",
+            ("LCM team 2024", "https://arxiv.org/abs/2412.08821"),
+            ("concept-prediction",),
         ),
         Architecture(
             "gato",

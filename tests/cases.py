@@ -119,6 +119,14 @@ CASES = {
     "zoo_hybrid": Case(ARCHITECTURES["zoo_hybrid"]),
     "zoo_retro": Case(ARCHITECTURES["zoo_retro"], overrides={"chunk_size": 3}),
     "zoo_lcm": Case(ARCHITECTURES["zoo_lcm"], overrides={"sentence_token_ids": list(range(5, 512, 3))}),
+    "zoo_concept_predictor": Case(
+        ARCHITECTURES["zoo_concept_predictor"],
+        overrides={"concept_head": "regression"},  # the others draw noise; see tests/models/test_concept_predictor.py
+        modality="concepts",
+        waived={
+            "test_loss_divides_by_the_items_of_all_batches": "a mean over concepts, of which a label has many numbers"
+        },
+    ),
     "zoo_mla": Case(ARCHITECTURES["zoo_mla"], no_prefix="the cache holds latents, no keys and values of one width"),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],
