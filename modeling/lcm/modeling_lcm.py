@@ -40,7 +40,7 @@ from .configuration_lcm import ZooLcmConfig
 from .graph_editing import HasGraph
 from .hierarchy import SpanPooling, Taxonomy
 from .knowledge_graph import KnowledgeGraph
-from .multi_hop import MultiHopReasoner
+from .multi_hop import MultiHopReasoner, trace
 from .outputs_lcm import ConceptModelOutput, GraphAnswerOutput
 
 
@@ -351,11 +351,12 @@ class ZooLcmForGraphQuestionAnswering(Head, ZooLcmPreTrainedModel):
             if links.loss is not None:
                 loss = loss + self.config.link_loss_coefficient * links.loss
             loss = self.complete_loss(loss, outputs, labels)
+        paths, starts = (None, None) if self.training else trace(hops, start, graph.edges)
         return GraphAnswerOutput(
             loss=loss,
             logits=logits,
-            paths=hops.path,
-            starts=start.argmax(-1),
+            paths=paths,
+            starts=starts,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
