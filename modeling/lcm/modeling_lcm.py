@@ -240,8 +240,8 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
             heads, kinds, tails = graph.edges
             is_a = torch.isin(kinds, torch.tensor(config.taxonomy_relations, device=kinds.device))
             if bool(is_a.any()):
-                pairs = concepts[heads[is_a]], concepts[tails[is_a]]
-                loss = loss + config.taxonomy_loss_coefficient * self.taxonomy.loss(*pairs)
+                taxonomy = self.taxonomy.loss(concepts, heads[is_a], tails[is_a])
+                loss = loss + config.taxonomy_loss_coefficient * taxonomy
         return loss
 
 

@@ -39,7 +39,6 @@ class Hops:
     halting: Tensor
 
 
-
 @torch.no_grad()
 def trace(hops: Hops, start: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     """The path that brought most to each answer, found backwards from it.
