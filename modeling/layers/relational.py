@@ -27,8 +27,8 @@ LEAST_MASS = 1e-12  # of a distribution, which is left as it is where less arriv
 def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tensor:
     """scores (M), segments (M) with the number of each one's group -> weights (M) that sum to one in each group."""
     largest = scores.new_full((num_segments,), -torch.inf).scatter_reduce(0, segments, scores.detach(), "amax")
-    weights = (scores - largest[segments]).exp()
-    return weights / weights.new_zeros(num_segments).index_add(0, segments, weights)[segments]
+    weights = (scores - largest.index_select(0, segments)).exp()
+    return weights / weights.new_zeros(num_segments).index_add(0, segments, weights).index_select(0, segments)
 
 
 def follow(p: Tensor, relations: Tensor, edges: Tensor) -> Tensor:
@@ -43,7 +43,8 @@ def follow(p: Tensor, relations: Tensor, edges: Tensor) -> Tensor:
         (Q, N) that sums to one, or is zero where no edge leads anywhere.
     """
     heads, kinds, tails = edges
-    mass = p.T[heads] * relations.T[kinds].to(p.dtype)  # (M, Q): whole rows are gathered and added
+    # (M, Q): whole rows are gathered and added; the gradient of `p.T[heads]` would sort them first
+    mass = p.T.index_select(0, heads) * relations.T.to(p.dtype).index_select(0, kinds)
     reached = mass.new_zeros(p.T.shape).index_add(0, tails, mass).T
     return reached / reached.sum(-1, keepdim=True).clamp_min(LEAST_MASS)
 
@@ -76,10 +77,11 @@ class RelationalLayer(nn.Module):
     def forward(self, x: Tensor, relations: Tensor, edges: Tensor) -> Tensor:
         """x (N, D), relations (R, D), edges (3, M) -> y (N, D)."""
         heads, kinds, tails = edges
-        q, k, r = self.q_proj(x)[tails], self.k_proj(x)[heads], relations[kinds]
+        q, k = self.q_proj(x).index_select(0, tails), self.k_proj(x).index_select(0, heads)
+        r = relations.index_select(0, kinds)
         scores = (q * (k + r)).sum(-1) * x.shape[-1] ** -0.5
         weights = segment_softmax(scores.to(torch.promote_types(x.dtype, torch.float32)), tails, len(x))
-        messages = x[heads] * r * weights.to(x.dtype)[:, None]  # (M, D)
-        shares = self.coefficients[kinds]
+        messages = x.index_select(0, heads) * r * weights.to(x.dtype)[:, None]  # (M, D)
+        shares = self.coefficients.index_select(0, kinds)
         sums = [x.new_zeros(x.shape).index_add(0, tails, messages * share[:, None]) for share in shares.unbind(1)]
         return self.norm(x + self.o_proj(sum(y @ basis for y, basis in zip(sums, self.bases, strict=True))))

@@ -20,7 +20,7 @@ from .configuration_lcm import ZooLcmConfig
 from .hierarchy import ConceptHierarchy, SpanPooling
 from .multi_hop import Hops, MultiHopReasoner
 
-_CERTAIN = 1e4  # score of an entity that is known to be mentioned, beside which others have no weight
+_LEAST = -1e30  # score of what is not mentioned at all
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Links:
 
     Args:
         numbers: (B, N, m).
-        weights: (B, N, m), which sum to one.
+        weights: (B, N, m), which sum to one, or are zero where a span mentions nothing.
         loss: of finding those that are known to be mentioned; None where none are, and outside training.
     """
 
@@ -58,7 +58,7 @@ class EntityLinker(nn.Module):
         self.mention_proj = nn.Linear(hidden_size, concept_size, bias=False)
 
     def forward(self, x: Tensor, members: Tensor, concepts: Tensor, mentions: Tensor | None) -> Links:
-        """The entities of each span.
+        """The entities of each span: those that are known to be mentioned, or the likeliest where nobody knows.
 
         Args:
             x: (B, S, D).
@@ -66,20 +66,29 @@ class EntityLinker(nn.Module):
             concepts: (C, E).
             mentions: (B, S), number of the entity that a token mentions, -1 for none; None where nobody knows.
         """
-        scores = (self.mention_proj(x) @ concepts.T).float() * concepts.shape[-1] ** -0.5  # (B, S, C)
+        in_span = members.any(1)
+        span = members.long().argmax(1)  # (B, S), anything for a token of none
         loss = None
-        if mentions is not None:
-            known = (mentions >= 0) & members.any(1)
+        if mentions is None:
+            scores = self.score(x, concepts).masked_fill(~in_span[..., None], _LEAST)
+            if members.shape[1] == 1:
+                spans = scores.amax(1, keepdim=True)
+            else:
+                spans = scores.new_full((len(x), members.shape[1], len(concepts)), _LEAST)
+                spans = spans.scatter_reduce(1, span[..., None].expand_as(scores), scores, "amax")
+        else:
+            known = (mentions >= 0) & in_span
             if self.training and bool(known.any()):
-                loss = F.cross_entropy(scores[known], mentions[known])
-            certain = torch.where(known, _CERTAIN, 0.0).to(scores.dtype)[..., None]
-            scores = scores.scatter_add(2, mentions.clamp_min(0)[..., None], certain)
-        number = members.long().argmax(1) if members.shape[1] > 1 else members.new_zeros(x.shape[:2]).long()
-        scores = scores.masked_fill(~members.any(1)[..., None], torch.finfo(scores.dtype).min)
-        spans = scores.new_full((len(x), members.shape[1], len(concepts)), torch.finfo(scores.dtype).min)
-        spans = spans.scatter_reduce(1, number[..., None].expand_as(scores), scores, "amax")
-        best, numbers = spans.topk(min(self.num_linked, len(concepts)), dim=-1)
-        return Links(numbers, best.softmax(-1), loss)
+                loss = F.cross_entropy(self.score(x[known], concepts), mentions[known])
+            spans = torch.full((len(x), members.shape[1], len(concepts)), _LEAST, device=x.device)
+            rows = torch.arange(len(x), device=x.device)[:, None].expand_as(span)
+            spans[rows[known], span[known], mentions[known]] = 0.0
+        best, numbers = spans.topk(self.num_linked, dim=-1)
+        return Links(numbers, best.softmax(-1).masked_fill(best <= _LEAST / 2, 0.0), loss)
+
+    def score(self, x: Tensor, concepts: Tensor) -> Tensor:
+        """x (..., D), concepts (C, E) -> how well each entity fits (..., C), of float32."""
+        return (self.mention_proj(x) @ concepts.T).float() * concepts.shape[-1] ** -0.5
 
 
 @dataclass
@@ -138,10 +147,11 @@ class ConceptMemory(nn.Module):
         levels, entropy = self.hierarchy(self.pooling(x, members), seen)
         sentences = levels[0]
         links = self.linker(x, members, concepts, mentions)
-        linked = concepts[links.numbers]  # (B, N, m, E)
+        linked = F.embedding(links.numbers, concepts)  # (B, N, m, E)
         weights = links.weights.to(linked.dtype)[..., None]
+        through = (1 + weights - weights.detach()) * (weights > 0)
         free = self.free_slots.expand(*sentences.shape[:2], -1, -1)
-        parts = [linked * (1 + weights - weights.detach()), free, sentences[:, :, None]]
+        parts = [linked * through, free, sentences[:, :, None]]
         if self.reasoner is not None:
             hops = self.reason(sentences, links, concepts, relations, edges)
             parts.append(hops.readout.view_as(sentences)[:, :, None])

@@ -6,9 +6,11 @@
     c_l  <- Block(c_l);   c_l <- c_l + CA(c_l -> c_l+1)      upwards, then downwards
 
 and what is more general, as boxes that lie in each other (Vilnis et al. 2018, https://arxiv.org/abs/1805.06627, with
-the soft sides of Li et al. 2019, https://openreview.net/forum?id=H1xSNiRcF7): for "a is a b" the loss is -log of
+the soft sides of Li et al. 2019, https://openreview.net/forum?id=H1xSNiRcF7). The share of a that lies in b,
 
-    vol(box_a and box_b) / vol(box_a),   vol = prod_d softplus(side_d)
+    s(a, b) = vol(box_a and box_b) / vol(box_a),   vol = (prod_d softplus(side_d))^(1 / E)
+
+is to be 1 for "a is a b" and 0 for other pairs: without these the box of everything would do for every b.
 
 Shapes: B rows, S tokens, N sentences, A abstract concepts of a level, D hidden size, E size of a concept, H heads, K
 head size.
@@ -157,11 +159,28 @@ class Taxonomy(nn.Module):
         half = F.softplus(side)
         return centre - half, centre + half
 
-    def loss(self, special: Tensor, general: Tensor) -> Tensor:
-        """Mean over pairs of concepts (n, E) of -log(the share of the special one's box that the other holds)."""
-        (low, high), (lower, higher) = self.boxes(special), self.boxes(general)
-        shared = log_volume(torch.maximum(low, lower), torch.minimum(high, higher))
-        return (log_volume(low, high) - shared).mean()
+    def loss(self, concepts: Tensor, special: Tensor, general: Tensor) -> Tensor:
+        """Mean over pairs of -log s(a, b), and over as many wrong ones of -log(1 - s(a, b')).
+
+        Args:
+            concepts: (C, E).
+            special, general: (n,), numbers of a and b in "a is a b"; b' is the b of another pair.
+        """
+        low, high = self.boxes(concepts)
+        right = self._share(low, high, special, general)
+        other = general.roll(1)
+        pairs = len(concepts) * special + general
+        is_wrong = ~torch.isin(len(concepts) * special + other, pairs)
+        wrong = -torch.log(-torch.expm1(self._share(low, high, special, other).clamp_max(-1e-6)))
+        return (wrong * is_wrong).sum() / is_wrong.sum().clamp_min(1) - right.mean()
+
+    def _share(self, low: Tensor, high: Tensor, special: Tensor, general: Tensor) -> Tensor:
+        """log s(a, b) of pairs (n,)."""
+        low_a, high_a, low_b, high_b = (
+            corners.index_select(0, numbers) for numbers in (special, general) for corners in (low, high)
+        )
+        shared = log_volume(torch.maximum(low_a, low_b), torch.minimum(high_a, high_b))
+        return shared - log_volume(low_a, high_a)
 
 
 def log_volume(low: Tensor, high: Tensor) -> Tensor:

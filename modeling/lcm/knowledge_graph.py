@@ -70,12 +70,13 @@ class KnowledgeGraph(nn.Module):
         if edges.shape[1] > self.num_samples:
             edges = edges[:, torch.randint(edges.shape[1], (self.num_samples,), device=edges.device)]
         heads, kinds, tails = edges
-        h, r = concepts[heads][:, None], self.relations[kinds][:, None]  # (n, 1, E)
+        h, r = concepts.index_select(0, heads)[:, None], self.relations.index_select(0, kinds)[:, None]  # (n, 1, E)
         scale = concepts.shape[-1] ** -0.5
         if num_entities <= self.num_negatives:
             return F.cross_entropy(self.score(h, r, concepts).float() * scale, tails)
         others = torch.randint(num_entities, (len(heads), self.num_negatives), device=edges.device)
         candidates = torch.cat((tails[:, None], others), dim=1)  # (n, 1 + negatives), the right one first
-        scores = self.score(h, r, concepts[candidates]).float() * scale
+        vectors = concepts.index_select(0, candidates.flatten()).view(*candidates.shape, -1)
+        scores = self.score(h, r, vectors).float() * scale
         scores[:, 1:] = scores[:, 1:].masked_fill(others == tails[:, None], -torch.inf)
         return F.cross_entropy(scores, torch.zeros_like(tails))

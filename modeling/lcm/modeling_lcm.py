@@ -40,7 +40,7 @@ from .configuration_lcm import ZooLcmConfig
 from .graph_editing import HasGraph
 from .hierarchy import SpanPooling, Taxonomy
 from .knowledge_graph import KnowledgeGraph
-from .multi_hop import MultiHopReasoner
+from .multi_hop import MultiHopReasoner, trace
 from .outputs_lcm import ConceptModelOutput, GraphAnswerOutput
 
 
@@ -240,8 +240,8 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
             heads, kinds, tails = graph.edges
             is_a = torch.isin(kinds, torch.tensor(config.taxonomy_relations, device=kinds.device))
             if bool(is_a.any()):
-                pairs = concepts[heads[is_a]], concepts[tails[is_a]]
-                loss = loss + config.taxonomy_loss_coefficient * self.taxonomy.loss(*pairs)
+                taxonomy = self.taxonomy.loss(concepts, heads[is_a], tails[is_a])
+                loss = loss + config.taxonomy_loss_coefficient * taxonomy
         return loss
 
 
@@ -351,11 +351,12 @@ class ZooLcmForGraphQuestionAnswering(Head, ZooLcmPreTrainedModel):
             if links.loss is not None:
                 loss = loss + self.config.link_loss_coefficient * links.loss
             loss = self.complete_loss(loss, outputs, labels)
+        paths, starts = (None, None) if self.training else trace(hops, start, graph.edges)
         return GraphAnswerOutput(
             loss=loss,
             logits=logits,
-            paths=hops.path,
-            starts=start.argmax(-1),
+            paths=paths,
+            starts=starts,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

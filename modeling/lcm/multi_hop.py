@@ -38,12 +38,37 @@ class Hops:
     relations: Tensor
     halting: Tensor
 
-    @property
-    def path(self) -> Tensor:
-        """(Q, K, 2), at each hop the likeliest relation and the likeliest entity; -1 after the likeliest halt."""
-        path = torch.stack((self.relations.argmax(-1), self.entities.argmax(-1)), dim=-1)
-        steps = torch.arange(path.shape[1], device=path.device)
-        return path.masked_fill((steps > self.halting.argmax(-1, keepdim=True))[..., None], -1)
+
+@torch.no_grad()
+def trace(hops: Hops, start: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """The path that brought most to each answer, found backwards from it.
+
+    Args:
+        hops: of Q questions.
+        start: (Q, N), where they began.
+        edges: (3, M).
+
+    Returns:
+        (Q, K, 2) of relation and entity for each hop, -1 after the one that gave most of the answer; and the entity
+        (Q) that the path begins with.
+    """
+    heads, kinds, tails = edges
+    rows = torch.arange(len(start), device=start.device)
+    entity = hops.answer.argmax(-1)
+    shares = hops.halting * hops.entities[rows, :, entity]  # (Q, K)
+    last = shares.argmax(-1)
+    path = torch.full((*shares.shape, 2), -1, device=start.device)
+    for hop in reversed(range(shares.shape[1])):
+        before = start if hop == 0 else hops.entities[:, hop - 1]
+        mass = before.index_select(1, heads) * hops.relations[:, hop].index_select(1, kinds)  # (Q, M)
+        mass = mass.masked_fill(tails != entity[:, None], -1.0)
+        is_on = (hop <= last) & (mass.amax(-1) > 0) if mass.shape[1] else torch.zeros_like(last, dtype=torch.bool)
+        if not bool(is_on.any()):
+            continue
+        edge = mass.argmax(-1)
+        path[:, hop] = torch.where(is_on[:, None], torch.stack((kinds[edge], entity), dim=-1), -1)
+        entity = torch.where(is_on, heads[edge], entity)
+    return path, entity
 
 
 class QueryUpdate(nn.GRUCell):

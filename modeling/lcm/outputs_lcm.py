@@ -25,9 +25,9 @@ class GraphAnswerOutput(ModelOutput):
     Args:
         loss: of the answers, with what concepts add in training.
         logits: (B, num_entities), log-probabilities.
-        paths: (B, num_hops, 2), at each hop the number of the likeliest relation and of the likeliest entity, -1 after
-            the hop at which the answer stands.
-        starts: (B), number of the likeliest entity that the question mentions.
+        paths: (B, num_hops, 2), number of the relation and of the entity at each hop of the path that brought most to
+            the answer, -1 after its end; outside training.
+        starts: (B), number of the entity that the path begins with.
         hidden_states: one (B, T, D) a layer, and the embeddings.
         attentions: one (B, H, T, T) a layer.
     """
