@@ -299,7 +299,7 @@ ARCHITECTURES = {
             "lcm",
             "large concept model: tokens and concepts, a knowledge graph that can be edited, answers by hops",
             ("LCM team 2024", "https://arxiv.org/abs/2412.08821"),
-            (*DECODER_TASKS, "graph-question-answering"),
+            (*DECODER_TASKS, "graph-question-answering", "concept-prediction"),
         ),
         Architecture(
             "concept_predictor",

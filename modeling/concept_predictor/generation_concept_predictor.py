@@ -40,6 +40,7 @@ class GeneratesConcepts:
         max_new_concepts: int = 16,
         input_ids: Tensor | None = None,
         token_mask: Tensor | None = None,
+        condition: Tensor | None = None,
         decode: dict[str, Any] | None = None,
         **options: Any,
     ) -> ConceptGenerationOutput:
@@ -51,6 +52,7 @@ class GeneratesConcepts:
             concepts, attention_mask: (B, N, S) and (B, N), padded on either side.
             max_new_concepts: M at most.
             input_ids, token_mask: (B, N, T), sentences instead of concepts.
+            condition: (B, N, D), see `ZooConceptPredictorModel.forward`; of the concepts that are given.
             decode: options of the decoder's `generate`, which says the concepts in words; by default 32 tokens a
                 sentence where there is a decoder.
             options: fields of `Sampling`, in place of the config's.
@@ -68,9 +70,13 @@ class GeneratesConcepts:
             real = attention_mask.bool()
         elif real is None:
             real = torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
-        concepts, real = _to_the_right(concepts, real)
+        order = real.long().argsort(dim=1, stable=True)  # padding, wherever it was, stands before the concepts
+        real = real.gather(1, order)
+        concepts, condition = (
+            None if x is None else x.gather(1, order[..., None].expand_as(x)) for x in (concepts, condition)
+        )
 
-        outputs = self.model(concepts=concepts, attention_mask=real.long(), use_cache=True)
+        outputs = self.model(concepts=concepts, attention_mask=real.long(), condition=condition, use_cache=True)
         context = Context(outputs.last_hidden_state, real, outputs.past_key_values)
         before = concepts[:, -1]
         is_going_on = torch.ones(len(concepts), dtype=torch.bool, device=concepts.device)
@@ -110,9 +116,3 @@ class GeneratesConcepts:
                 f"generate knows no option {min(unknown)!r}; there are {', '.join(Sampling.__dataclass_fields__)}"
             )
         return Sampling(**{**known, **options})
-
-
-def _to_the_right(concepts: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows whose padding, wherever it was, stands before the concepts."""
-    order = real.long().argsort(dim=1, stable=True)
-    return concepts.gather(1, order[..., None].expand_as(concepts)), real.gather(1, order)

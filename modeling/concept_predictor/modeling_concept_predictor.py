@@ -96,6 +96,7 @@ class ZooConceptPredictorModel(LlmTrunk, ZooConceptPredictorPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        condition: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Contexts (B, N, D).
@@ -104,6 +105,7 @@ class ZooConceptPredictorModel(LlmTrunk, ZooConceptPredictorPreTrainedModel):
             concepts: (B, N, S), vectors of sentences as their encoder makes them.
             attention_mask: (B, past + N), 1 on real concepts.
             inputs_embeds: (B, N, D), instead of concepts.
+            condition: (B, N, D), added to them: what else is known by the end of each sentence.
             kwargs: see `DecoderTrunk.forward`, as for the rest.
 
         Raises:
@@ -113,6 +115,8 @@ class ZooConceptPredictorModel(LlmTrunk, ZooConceptPredictorPreTrainedModel):
             raise ValueError("give exactly one of concepts and inputs_embeds")
         if concepts is not None:
             inputs_embeds = self.embed_tokens(self.space.normalise(self.check(concepts)))
+        if condition is not None:
+            inputs_embeds = inputs_embeds + condition
         return super().forward(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -238,7 +242,7 @@ class ZooConceptPredictorForConceptPrediction(HasSentences, GeneratesConcepts, Z
             labels: (B, N, S), usually the concepts; rows of -100 are not learnt, as where only an answer is.
             input_ids, token_mask: (B, N, T), sentences instead of concepts, for a model with an encoder. Without
                 labels their own vectors are learnt in training.
-            kwargs: see the trunk for the rest.
+            kwargs: see the trunk for the rest, such as `condition`.
 
         Raises:
             ValueError: both or neither of concepts and input_ids, labels of another shape, or code books that

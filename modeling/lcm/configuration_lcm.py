@@ -1,10 +1,12 @@
 """Configuration of the large concept model."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
 
 from ..llm.configuration_llm import ZooLlmConfig
+from ..parts import PART, part_config
 
 
 @strict
@@ -31,9 +33,11 @@ class ZooLcmConfig(ZooLlmConfig):
         link_loss_coefficient, graph_loss_coefficient, taxonomy_loss_coefficient, assignment_loss_coefficient: weights
             in the loss, in training, of finding the entities that are mentioned, of the triples, of what is more
             general, and of assignments to abstract concepts that are not clear.
+        predictor_config: of the architecture `zoo_concept_predictor`, for the head that predicts concepts.
     """
 
     model_type = "zoo_lcm"
+    sub_configs = {"predictor_config": PART}
     may_be_zero = ("num_edges", "num_graph_layers", "num_free_slots", "num_hops")
 
     sentence_token_ids: list[int] | None = None
@@ -58,8 +62,11 @@ class ZooLcmConfig(ZooLlmConfig):
     graph_loss_coefficient: float = 0.1
     taxonomy_loss_coefficient: float = 0.1
     assignment_loss_coefficient: float = 0.01
+    predictor_config: dict[str, Any] | PreTrainedConfig | None = None
 
     def __post_init__(self, **kwargs) -> None:
+        if self.predictor_config is not None:
+            self.predictor_config = part_config(self.predictor_config, "predictor_config")
         if self.concept_size is None:
             self.concept_size = self.hidden_size
         if self.sentence_token_ids is None:

@@ -35,6 +35,7 @@ from ..llm.modeling_llm import LlmBlock, LlmTrunk
 from ..masks import document_numbers, drop_useless_mask
 from .cache_lcm import ConceptCacheLayer, concepts_in
 from .concept_memory import ConceptMemory, EntityLinker, SentenceConcepts
+from .concept_prediction import ConceptPredictionHead
 from .concept_reading import ConceptReading, number_sentences
 from .configuration_lcm import ZooLcmConfig
 from .graph_editing import HasGraph
@@ -203,7 +204,7 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
         real = attention_mask[:, -x.shape[1] :].bool() if is_padded else torch.ones_like(x, dtype=torch.bool)
         documents = document_numbers(None, None if is_padded else position_ids, has_past=past_key_values is not None)
         ended = None if past is None or past.sentences is None else past.ended
-        ends = self._ends(input_ids, inputs_embeds) & real
+        ends = self.sentence_ends(input_ids, inputs_embeds) & real
         if sentence_ids is not None and sentence_ids.shape == x.shape:
             sentences = sentence_ids.masked_fill(~real, -1)
             # The next token goes on with the last sentence, unless its last token ends it
@@ -218,7 +219,7 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
             mention_ids = None  # of the prompt, which the cache remembers
         return ConceptReading(sentences, over, documents, mention_ids, past)
 
-    def _ends(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    def sentence_ends(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """(B, T), true on tokens that end a sentence; embeddings are recognised by their values."""
         vocab = self.embed_tokens.num_embeddings
         known = [number for number in self.config.sentence_token_ids if 0 <= number < vocab]
@@ -379,6 +380,12 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
     right = logits.gather(1, labels.clamp_min(0)).masked_fill(labels < 0, -torch.inf)
     return (logits.logsumexp(-1) - right.logsumexp(-1)).mean()
+
+
+class ZooLcmForConceptPrediction(ConceptPredictionHead, ZooLcmPreTrainedModel):
+    """Predicts the sentence that follows, as a vector, and says it."""
+
+    backbone_class = ZooLcmModel
 
 
 class ZooLcmForSequenceClassification(SequenceClassificationHead, ZooLcmPreTrainedModel):

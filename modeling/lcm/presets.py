@@ -1,5 +1,15 @@
 """Sizes of the large concept model with a graph: of our own design, since none are published."""
 
+# Next-concept prediction as small as the rest
+PREDICTOR = {
+    **{"model_type": "zoo_concept_predictor", "concept_head": "regression", "hidden_size": 32, "sentence_size": 32},
+    **{"intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4},
+    "encoder_config": {
+        **{"model_type": "zoo_mlm", "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64},
+        **{"num_hidden_layers": 1, "num_attention_heads": 4},
+    },
+}
+
 PRESETS = {
     "lcm-tiny": {
         "config": {
@@ -20,6 +30,7 @@ PRESETS = {
             "num_bases": 2,
             "level_sizes": [4, 2],
             "taxonomy_relations": [0],
+            "predictor_config": PREDICTOR,
             "pad_token_id": 0,
         },
         "parameters": 650_340,

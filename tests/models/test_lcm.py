@@ -483,3 +483,38 @@ def test_answers_need_hops():
     with pytest.raises(ValueError, match="num_hops must be at least 1"):
         tiny("graph-question-answering", num_hops=0)
     tiny(num_hops=0)(IDS)
+
+
+def test_concepts_of_a_text_are_predicted_with_what_its_decoder_has_read():
+    torch.manual_seed(0)
+    model = hf_zoo.create_model("lcm-tiny", "concept-prediction").eval().double()
+    alone = model.predictor
+    ids = torch.randint(6, 512, (2, 11), generator=torch.Generator().manual_seed(1))
+    ids[0, [2, 6]] = ids[1, [4, 7, 8]] = 5  # ends of sentences: 3, 4, 4 tokens; 5, 3, 1, 2
+    cuts = [[ids[0, :3], ids[0, 3:7], ids[0, 7:]], [ids[1, :5], ids[1, 5:8], ids[1, 8:9], ids[1, 9:]]]
+    vectors = [torch.cat([alone.sentences.encode(cut[None, None])[0] for cut in row]) for row in cuts]
+    found = model(ids)
+    for row, x in enumerate(vectors):  # the condition starts at zero: what the predictor says by itself
+        assert_close(found.last_hidden_state[row, : len(x)], alone(concepts=x[None]).last_hidden_state[0])
+
+    with torch.no_grad():
+        model.condition.weight.normal_()
+    embeds = []
+    model.model.embed_tokens.register_forward_hook(lambda module, inputs, y: embeds.append(y.requires_grad_()) or y)
+    torch.manual_seed(0)
+    labels = torch.full_like(ids, -100)
+    labels[0, 8] = 1  # only the third sentence is learnt, by one of its tokens
+    vectors = torch.randn(2, 4, 32, dtype=torch.float64)
+    loss = model(ids, concepts=vectors, labels=labels).loss
+    gradient = torch.autograd.grad(loss, embeds[-1])[0].abs().sum(-1) > 0
+    assert gradient[0].tolist() == [True] * 7 + [False] * 4 and not gradient[1].any()
+
+    made = model.generate(ids, concepts=vectors, max_new_concepts=2)
+    condition = model._read(ids, model.model(ids).last_hidden_state, model._numbers(ids, None, None), vectors).condition
+    x = vectors[1:]
+    wanted = alone.generate(x, condition=condition[1:], max_new_concepts=2)
+    assert_close(made.concepts[1], wanted.concepts[0])
+    with pytest.raises(ValueError, match=r"\(2, 3\) \(rows, sentences\), and the text has \(2, 4\)"):
+        model(ids, concepts=vectors[:, :3])
+    with pytest.raises(ValueError, match="predictor_config must be set"):
+        hf_zoo.create_model("lcm-tiny", "concept-prediction", predictor_config=None)
