@@ -510,7 +510,9 @@ def test_concepts_of_a_text_are_predicted_with_what_its_decoder_has_read():
     assert gradient[0].tolist() == [True] * 7 + [False] * 4 and not gradient[1].any()
 
     made = model.generate(ids, concepts=vectors, max_new_concepts=2)
-    condition = model._read(ids, model.model(ids).last_hidden_state, model._numbers(ids, None, None), vectors).condition
+    condition = model._read(
+        ids, model.model(ids).last_hidden_state, model._numbers(ids, None, None), vectors
+    ).condition
     x = vectors[1:]
     wanted = alone.generate(x, condition=condition[1:], max_new_concepts=2)
     assert_close(made.concepts[1], wanted.concepts[0])
