@@ -104,7 +104,9 @@ def main():
         ratio, _, _ = speed_up(decode(model, ends), decode(dense, ends), args.pairs)
         rows.append({"work": f"64 single tokens after 64, {name}", "time against zoo_llm": 1 / ratio})
     power = growth(args.edges, [fastest(hops(edges), args.pairs) for edges in args.edges])
-    note = f"three hops, forward and backward, grow as edges^{power:.2f} from {args.edges[0]} to {args.edges[-1]} edges"
+    note = (
+        f"three hops, forward and backward, grow as edges^{power:.2f} from {args.edges[0]} to {args.edges[-1]} edges"
+    )
     report("lcm", rows, f"median of paired runs; {note}")
 
 
