@@ -15,8 +15,8 @@ from hf_zoo.claims import Claim, train
 from hf_zoo.data import load_dataset
 from hf_zoo.tokenization.train import train_tokenizer
 
-STEPS, RIVAL_STEPS = 450, 300
-ASKED, EDITED = 200, 25  # questions for each number of hops, and edges that are changed
+STEPS, RIVAL_STEPS = 450, 250
+ASKED, EDITED = 150, 20  # questions for each number of hops, and edges that are changed
 LENGTH, BATCH = 44, 24  # tokens of a row, rows of a step
 SIZES = {"vocab_size": 1024, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128}
 MODEL = {**SIZES, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
