@@ -15,9 +15,9 @@ from hf_zoo.claims import Claim, train
 from hf_zoo.data import load_dataset
 from hf_zoo.tokenization.train import train_tokenizer
 
-STEPS, RIVAL_STEPS = 500, 500
-ASKED, EDITED = 250, 30  # questions for each number of hops, and edges that are changed
-LENGTH, BATCH = 56, 32  # tokens of a row, rows of a step
+STEPS, RIVAL_STEPS = 450, 250
+ASKED, EDITED = 150, 20  # questions for each number of hops, and edges that are changed
+LENGTH, BATCH = 44, 24  # tokens of a row, rows of a step
 SIZES = {"vocab_size": 1024, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128}
 MODEL = {**SIZES, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 CONCEPTS = {
@@ -155,7 +155,7 @@ def main():
         parameters=sizes[0],
         language_model_parameters=sizes[1],
     )
-    share = right_paths / right_answers
+    share = right_paths / max(right_answers, 1)
     claim.compare(
         "the path it gives is the true one in at least 80 % of its right answers, though none was shown to it",
         share >= 0.8,
@@ -164,7 +164,7 @@ def main():
     claim.compare(
         "when the last edge of a path is led elsewhere, at least 80 % of its answers follow without training",
         followed >= 0.8 * changed,
-        followed=followed / changed,
+        followed=followed / max(changed, 1),
         edges_changed=changed,
     )
     claim.finish()

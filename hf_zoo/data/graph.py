@@ -6,6 +6,8 @@ names, and the built-in classes that they derive from. Each fact stands in both 
 
 import ast
 import builtins
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ RELATIONS = {
     "imported by": ("imports", "the module that imports {}"),
 }
 _BUILT_IN_CLASSES = {name for name, value in vars(builtins).items() if isinstance(value, type)}
+_MOST_ALIKE = 5  # questions with the same relations and answer
 _MOST_RENAMINGS = 8  # of an imported name on its way from where it is defined; more are a circle
 
 Triple = tuple[str, str, str]
@@ -50,7 +53,8 @@ def python_graph(max_hops: int = 3) -> tuple["Dataset", list[str]]:
     """One row a question with one right answer: `question`, `answer`, `path`, `relations`, `hops`.
 
     `path` holds the entities from the one that is named in the question to the answer, `relations` what leads from
-    each to the next. Every step of a path is the only one that its relation allows, and no path comes back.
+    each to the next. Every step of a path is the only one that its relation allows, and no path comes back. At most
+    a few questions of one form have the same answer, or the form alone would tell it.
 
     Args:
         max_hops: longest paths that are asked for.
@@ -60,7 +64,7 @@ def python_graph(max_hops: int = 3) -> tuple["Dataset", list[str]]:
     """
     from datasets import Dataset
 
-    rows = list(questions_of(triples_of(read_modules(include_tests=False)), max_hops))
+    rows = few_alike(list(questions_of(triples_of(read_modules(include_tests=False)), max_hops)))
     return Dataset.from_list(rows), [row["question"] for row in rows]
 
 
@@ -122,6 +126,18 @@ def questions_of(triples: Iterable[Triple], max_hops: int) -> Iterator[dict[str,
         for path, relations, phrase in paths:
             question = f"What is {phrase}?"
             yield {"question": question, "answer": path[-1], "path": path, "relations": relations, "hops": hops}
+
+
+def few_alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `questions_of`, of which at most a few have both relations and answer in common; a hash says which."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    kept = set()
+    for row in sorted(rows, key=lambda row: zlib.crc32(row["question"].encode())):
+        form = (*row["relations"], row["answer"])
+        counts[form] += 1
+        if counts[form] <= _MOST_ALIKE:
+            kept.add(row["question"])
+    return [row for row in rows if row["question"] in kept]
 
 
 class _Module:

@@ -45,7 +45,7 @@ _TABLES = ("iris", "wine", "breast_cancer", "diabetes", "digits")
 BUILT_IN = {
     "python-source": BuiltIn(python_source),
     "python-docs": BuiltIn(python_docs),
-    "python-graph": BuiltIn(python_graph, shares=(0.80, 0.10, 0.10)),
+    "python-graph": BuiltIn(python_graph, version=2, shares=(0.80, 0.10, 0.10)),
     "python-graph-triples": BuiltIn(python_graph_triples, shares=(1.0, 0.0, 0.0)),
     **{  # a few hundred rows each: with less than 15 % a test score would be noise
         f"table-{name.replace('_', '-')}": BuiltIn(partial(sklearn_table, name), shares=(0.70, 0.15, 0.15))

@@ -21,7 +21,7 @@ from transformers import initialization as init
 
 from .norm import RMSNorm
 
-LEAST_MASS = 1e-12  # of a distribution, which is left as it is where less arrives
+LEAST_MASS = 1e-12  # less than this is none
 
 
 def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tensor:
@@ -46,7 +46,9 @@ def follow(p: Tensor, relations: Tensor, edges: Tensor) -> Tensor:
     # (M, Q): whole rows are gathered and added; the gradient of `p.T[heads]` would sort them first
     mass = p.T.index_select(0, heads) * relations.T.to(p.dtype).index_select(0, kinds)
     reached = mass.new_zeros(p.T.shape).index_add(0, tails, mass).T
-    return reached / reached.sum(-1, keepdim=True).clamp_min(LEAST_MASS)
+    total = reached.sum(-1, keepdim=True)
+    p = torch.where(total > LEAST_MASS, reached / total.clamp_min(LEAST_MASS), 0.0)
+    return torch.where(p > LEAST_MASS, p, 0.0)  # or gradients of several steps pass the largest number there is
 
 
 class RelationalLayer(nn.Module):

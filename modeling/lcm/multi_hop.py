@@ -2,7 +2,7 @@
 
 From a question's vector q and a distribution p over entities, for h = 1 ... K:
 
-    alpha_h = softmax(q_h-1 W rᵀ)                 which relation comes next
+    alpha_h = softmax(8 tanh(q_h-1 W rᵀ / 8))     which relation comes next; a wrong one can always be unlearnt
     p_h     = follow(p_h-1, alpha_h)              see layers/relational.py
     q_h     = GRU(sum_t p_h(t) c_t, q_h-1)
     w       = softmax over h of v q_h             after how many hops to halt
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ..layers.relational import follow
+
+_CAP = 8.0  # of scores: a relation that seems out of the question still lets through enough to learn from
 
 
 @dataclass
@@ -103,7 +105,8 @@ class MultiHopReasoner(nn.Module):
         p = start.to(torch.promote_types(start.dtype, torch.float32))
         found, chosen, halting = [], [], []
         for _ in range(self.num_hops):
-            alpha = (self.relation_proj(query) @ relations.T).to(p.dtype).softmax(-1)
+            scores = (self.relation_proj(query) @ relations.T).to(p.dtype)
+            alpha = (_CAP * (scores / _CAP).tanh()).softmax(-1)
             p = follow(p, alpha, edges)
             query = self.gru(p.to(concepts.dtype) @ concepts, query)
             found.append(p)

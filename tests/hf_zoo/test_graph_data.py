@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from hf_zoo.data import load_dataset
-from hf_zoo.data.graph import RELATIONS, fact, questions_of, triples_of
+from hf_zoo.data.graph import RELATIONS, fact, few_alike, questions_of, triples_of
 
 LIBRARY = {
     "shapes/__init__.py": "from .round import Circle as Ring\n",
@@ -83,6 +83,13 @@ def test_questions_have_one_answer(triples):
     assert {row["hops"] for row in questions_of(triples, 1)} == {1}
 
 
+def test_few_questions_of_a_form_have_one_answer():
+    rows = [{"question": str(i), "relations": ["part of"], "answer": "a" if i < 20 else "b"} for i in range(23)]
+    kept = few_alike(rows)
+    assert Counter(row["answer"] for row in kept) == {"a": 5, "b": 3}
+    assert [row["question"] for row in few_alike(rows[::-1])] == [row["question"] for row in kept][::-1]
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -100,4 +107,6 @@ def test_the_real_library(real):
     assert not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
     for rows in questions.values():
         check_questions(list(rows), triples, 3)
-        assert min(Counter(rows["hops"]).values()) > 100
+        assert min(Counter(rows["hops"]).values()) > 50
+    forms = Counter((*row["relations"], row["answer"]) for rows in questions.values() for row in rows)
+    assert max(forms.values()) <= 5

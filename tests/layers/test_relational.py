@@ -97,3 +97,14 @@ def test_little_mass_is_made_whole_and_none_stays_none():
     assert_close(follow(torch.eye(NODES)[:1], alpha, edges), torch.eye(NODES)[1:2])
     at_end = follow(torch.eye(NODES)[2:3], alpha, edges)
     assert at_end.isfinite().all() and not at_end.any()
+
+
+def test_gradients_stay_finite_where_almost_nothing_arrives():
+    edges = torch.tensor([[0, 1, 2, 0], [0, 0, 0, 1], [1, 2, 3, 2]])
+    for share in (1e-8, 1e-12, 1e-16, 1e-30):
+        alpha = torch.tensor([[share, share**2, 1.0]], requires_grad=True)
+        p = torch.eye(NODES)[:1]
+        for _ in range(3):
+            p = follow(p, alpha, edges)
+        (gradient,) = torch.autograd.grad(p[0, 3].clamp_min(1e-12).log(), alpha)
+        assert gradient.isfinite().all()
