@@ -20,12 +20,12 @@ TEXTS, SIZE, DRAWS = 48, 32, 24  # first sentences, numbers of a vector, continu
 SAID = 0.9  # cosine to a sentence from which on it counts as said; two sentences' mean has about 0.7 to each
 STEPS, LR = 700, 2e-3
 FORMS = ("regression", "one_tower", "two_tower", "quantised")
-OPTIONS = {"num_codebooks": 4, "codebook_size": 32, "guidance_probability": 0.0}
+OPTIONS = {"num_codebooks": 8, "codebook_size": 256, "guidance_probability": 0.0}
 SAMPLING = {"guidance_scale": 1.0, "initial_noise": 1.0, "num_sampling_steps": 20}
 
 
 def sentences():
-    """First and second sentences of docstrings, each as its words' random directions, summed and scaled to one length (N, 2, SIZE)."""
+    """First and second sentences of docstrings (N, 2, SIZE), each the random directions of its words, summed."""
     cut, random, directions, pairs = SentenceSegmenter(), np.random.default_rng(0), {}, []
     for row in load_dataset("python-docs", "train"):
         said = [sentence for sentence in cut(row["doc"]) if 4 <= len(sentence.split()) <= 20]
