@@ -26,6 +26,9 @@ TASKS = {
     "sequence-classification": ("AutoModelForSequenceClassification", "ForSequenceClassification"),
     "token-classification": ("AutoModelForTokenClassification", "ForTokenClassification"),
     "question-answering": ("AutoModelForQuestionAnswering", "ForQuestionAnswering"),
+    # The nearest word transformers has: questions about a table of facts
+    "graph-question-answering": ("AutoModelForTableQuestionAnswering", "ForGraphQuestionAnswering"),
+    "concept-prediction": ("AutoModelForPreTraining", "ForConceptPrediction"),
     "multiple-choice": ("AutoModelForMultipleChoice", "ForMultipleChoice"),
     "mask-generation": ("AutoModelForMaskGeneration", "Model"),
     "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),
@@ -291,6 +294,18 @@ ARCHITECTURES = {
             DECODER_TASKS,
             lora_targets=("r_proj", "k_proj", "v_proj", "o_proj"),
             processors=(("AutoTokenizer", "rwkv_world.RwkvWorldTokenizer"),),
+        ),
+        Architecture(
+            "lcm",
+            "large concept model: tokens and concepts, a knowledge graph that can be edited, answers by hops",
+            ("LCM team 2024", "https://arxiv.org/abs/2412.08821"),
+            (*DECODER_TASKS, "graph-question-answering", "concept-prediction"),
+        ),
+        Architecture(
+            "concept_predictor",
+            "next-concept prediction over vectors of sentences: regression, diffusion in one or two towers, codes",
+            ("LCM team 2024", "https://arxiv.org/abs/2412.08821"),
+            ("concept-prediction",),
         ),
         Architecture(
             "gato",

@@ -39,10 +39,14 @@ class DecoderTrunk:
         num_blocks: int | None = None,
     ) -> None:
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, embedding_size(config))
+        self.embed_tokens = self.make_embeddings(config)
         self.layers = nn.ModuleList(block_class(config, i) for i in range(num_blocks or config.num_hidden_layers))
         self.norm = norm  # None where blocks end with theirs
         self.gradient_checkpointing = False
+
+    def make_embeddings(self, config: PreTrainedConfig) -> nn.Module:
+        """What makes x (B, T, D) of what comes in: a table of tokens."""
+        return nn.Embedding(config.vocab_size, embedding_size(config))
 
     def blocks(self) -> Iterable[Callable[..., Tensor]]:
         """What is applied one after the other, as many as `config.layer_types`; some may share weights."""

@@ -76,7 +76,7 @@ class Case:
             return {"passage_input_ids": ids.flip(1)}
         if name == "ZooHibertForPreTraining":
             return {}
-        if name.endswith(("ForCausalLM", "ForMaskedLM")):
+        if name.endswith(("ForCausalLM", "ForMaskedLM", "ForConceptPrediction")):
             return {"labels": ids}
         if name.endswith("ForConditionalGeneration"):
             return {"labels": inputs.get("decoder_input_ids", ids)}
@@ -118,6 +118,22 @@ CASES = {
     "zoo_moe": Case(ARCHITECTURES["zoo_moe"]),
     "zoo_hybrid": Case(ARCHITECTURES["zoo_hybrid"]),
     "zoo_retro": Case(ARCHITECTURES["zoo_retro"], overrides={"chunk_size": 3}),
+    "zoo_lcm": Case(
+        ARCHITECTURES["zoo_lcm"],
+        overrides={"sentence_token_ids": list(range(5, 512, 3))},
+        never_learn={
+            "predictor.sentences": "the encoder of sentences is frozen",
+            "down.1.mixer_norm.bias": "it moves queries of two keys alone, by less than the test's least gradient",
+        },
+    ),
+    "zoo_concept_predictor": Case(
+        ARCHITECTURES["zoo_concept_predictor"],
+        overrides={"concept_head": "regression"},  # the others draw noise; see tests/models/test_concept_predictor.py
+        modality="concepts",
+        waived={
+            "test_loss_divides_by_the_items_of_all_batches": "a mean over concepts, of which a label has many numbers"
+        },
+    ),
     "zoo_mla": Case(ARCHITECTURES["zoo_mla"], no_prefix="the cache holds latents, no keys and values of one width"),
     "zoo_mlm": Case(
         ARCHITECTURES["zoo_mlm"],

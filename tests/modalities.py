@@ -163,6 +163,16 @@ def six_signals(config: Any, rows: int, tokens: int, generator: torch.Generator)
     return batch
 
 
+def concepts(config: Any, rows: int, tokens: int, generator: torch.Generator) -> Batch:
+    """Vectors of sentences."""
+    return {"concepts": torch.randn(rows, tokens, config.sentence_size, generator=generator)}
+
+
+def next_concepts(model: torch.nn.Module, inputs: Batch) -> Batch:
+    """The vectors themselves."""
+    return {"labels": inputs["concepts"]}
+
+
 MODALITIES = {
     "pixels": Modality(pixels, image_labels),
     "pairs": Modality(pairs, lambda model, inputs: {}),
@@ -171,6 +181,7 @@ MODALITIES = {
     "table": Modality(table, table_labels),
     "points": Modality(points, point_labels),
     "sound": Modality(sound, sound_labels),
+    "concepts": Modality(concepts, next_concepts),
     "everything": Modality(everything, everything_labels),
     "speech": Modality(speech, transcripts),
     "six signals": Modality(six_signals, lambda model, inputs: {}),

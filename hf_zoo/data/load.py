@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import unknown_name
 from .cache import cached_folder
 from .glyphs import glyph_scenes, glyphs, moving_glyphs, split_by_words
+from .graph import python_graph, python_graph_triples
 from .solids import solids
 from .splits import SPLITS, split_by_key
 from .standard_library import python_docs, python_source
@@ -45,6 +46,8 @@ _TABLES = ("iris", "wine", "breast_cancer", "diabetes", "digits")
 BUILT_IN = {
     "python-source": BuiltIn(python_source),
     "python-docs": BuiltIn(python_docs),
+    "python-graph": BuiltIn(python_graph, version=2, shares=(0.80, 0.10, 0.10)),
+    "python-graph-triples": BuiltIn(python_graph_triples, shares=(1.0, 0.0, 0.0)),
     **{  # a few hundred rows each: with less than 15 % a test score would be noise
         f"table-{name.replace('_', '-')}": BuiltIn(partial(sklearn_table, name), shares=(0.70, 0.15, 0.15))
         for name in _TABLES

@@ -31,7 +31,7 @@ def python_source(include_tests: bool = False) -> tuple["Dataset", list[str]]:
     """
     from datasets import Dataset
 
-    rows = [{"path": path, "text": text} for path, text in _read_modules(include_tests)]
+    rows = [{"path": path, "text": text} for path, text in read_modules(include_tests)]
     return Dataset.from_list(rows), [row["path"] for row in rows]
 
 
@@ -49,7 +49,7 @@ def python_docs() -> tuple["Dataset", list[str]]:
     from datasets import Dataset
 
     seen, rows = set(), []
-    for path, text in _read_modules(include_tests=False):
+    for path, text in read_modules(include_tests=False):
         for row in documented_objects(path, text):
             if row["doc"] not in seen:
                 seen.add(row["doc"])
@@ -57,7 +57,8 @@ def python_docs() -> tuple["Dataset", list[str]]:
     return Dataset.from_list(rows), [row["path"] for row in rows]
 
 
-def _read_modules(include_tests: bool) -> Iterator[tuple[str, str]]:
+def read_modules(include_tests: bool) -> Iterator[tuple[str, str]]:
+    """Path in the library and source of every module that can be read, in the order of the paths."""
     root = Path(sysconfig.get_path("stdlib"))
     for file in sorted(root.rglob("*.py"), key=lambda file: file.relative_to(root).as_posix()):
         path = file.relative_to(root)

@@ -1,0 +1,1 @@
+"""Next-concept prediction: a language model whose tokens are vectors of sentences."""

@@ -1,0 +1,1 @@
+"""Large concept model: a decoder that reads and writes concepts of a knowledge graph."""

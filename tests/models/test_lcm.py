@@ -1,0 +1,522 @@
+"""What is special about the concept model: sentences, gates, the graph and its editing, hops and their paths."""
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, AutoModelForTableQuestionAnswering, StaticCache
+
+import hf_zoo
+from hf_zoo.modeling.lcm.concept_memory import EntityLinker
+from hf_zoo.modeling.lcm.hierarchy import ConceptHierarchy, SpanPooling, Taxonomy
+from hf_zoo.modeling.lcm.knowledge_graph import KnowledgeGraph
+from hf_zoo.modeling.lcm.modeling_lcm import answer_loss
+from hf_zoo.modeling.lcm.multi_hop import MultiHopReasoner, trace
+
+DOT = 5  # ends a sentence of the tiny model
+IDS = torch.tensor([[9, 8, 7, DOT, 6, 11, DOT, 12, 13, 14, DOT, 15]])
+ENDS = [3, 6, 10]
+
+
+def tiny(task=None, gates=0.5, **overrides):
+    """A model whose weights are far from their initial values, with its gates open so far."""
+    torch.manual_seed(0)
+    model = hf_zoo.create_model("lcm-tiny", task, **overrides).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            if "gate" in name and "gate_proj" not in name:
+                parameter.fill_(gates)
+    return model
+
+
+def chain(names="abcdefgh", relation="next"):
+    return [(head, relation, tail) for head, tail in zip(names, names[1:], strict=False)]
+
+
+SMALL = {"num_linked": 1, "num_free_slots": 1, "level_sizes": [2], "taxonomy_relations": []}
+
+
+# sentences
+
+
+def reached(model, source, through_concepts):
+    """Positions whose output feels the embedding at `source`, with attention between tokens or without."""
+    x = model.get_input_embeddings()(IDS).detach().requires_grad_()
+    if through_concepts:
+        for block in model.layers:
+            block.self_attn.o_proj.weight.data.zero_()
+    outputs = model(inputs_embeds=x).last_hidden_state
+    felt = []
+    for t in range(IDS.shape[1]):
+        (gradient,) = torch.autograd.grad(outputs[0, t].square().sum(), x, retain_graph=True)
+        if gradient[0, source].abs().max() > 1e-9:
+            felt.append(t)
+    return felt
+
+
+@pytest.mark.parametrize("source", [0, 4, 6, 9])
+def test_concepts_reach_the_sentences_after_theirs(source):
+    """Alone, a token reaches itself and, through concepts, all tokens after the end of its sentence."""
+    end = next(end for end in ENDS if source <= end)
+    expected = [source, *range(end + 1, IDS.shape[1])]
+    assert reached(tiny("feature-extraction"), source, through_concepts=True) == expected
+    assert min(reached(tiny("feature-extraction"), source, through_concepts=False)) == source
+
+
+def test_closed_gates_are_the_dense_decoder():
+    """At first concepts neither say anything nor learn from the text, but for their gates."""
+    model = tiny("feature-extraction", gates=0.0)
+    shared = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name.split(".")[0] in ("embed_tokens", "norm", "layers")
+    }
+    dense = hf_zoo.create_model("llm-tiny", "feature-extraction").eval()
+    dense.load_state_dict(
+        {name: value for name, value in shared.items() if ".reader." not in name and ".writer." not in name}
+    )
+    outputs = model(IDS).last_hidden_state
+    assert_close(outputs, dense(IDS).last_hidden_state)
+    outputs[0, -1].sum().backward()
+    assert model.layers[0].reader.attention_gate.grad.abs() > 0
+    assert not model.memory.free_slots.grad.any() and not model.knowledge.entities.grad.any()
+    model = tiny("feature-extraction", gates=0.1)
+    model(IDS).last_hidden_state[0, -1].sum().backward()
+    assert model.memory.free_slots.grad.any() and model.knowledge.entities.grad.any()
+
+
+@torch.no_grad()
+def test_given_sentences_are_those_that_tokens_end():
+    model = tiny("feature-extraction")
+    plain = IDS.masked_fill(IDS == DOT, 20)
+    sentences = torch.tensor([[0] * 4 + [1] * 3 + [2] * 4 + [3]])
+    got = model(plain, sentence_ids=sentences).last_hidden_state
+    assert (got - model(plain).last_hidden_state)[:, 4:].abs().max() > 1e-3
+    same = model(IDS, sentence_ids=sentences, use_cache=True)
+    assert_close(same.last_hidden_state, model(IDS).last_hidden_state)
+    more = torch.tensor([[16, DOT, 17]])
+    steps = model(more, past_key_values=same.past_key_values).last_hidden_state
+    assert_close(steps, model(torch.cat((IDS, more), 1)).last_hidden_state[:, -3:], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_rows_whose_sentences_end_at_different_steps():
+    """Token by token, on keys and values that are made anew only when a sentence ends; with a static cache too."""
+    model = tiny()
+    ids = torch.cat((IDS, IDS.roll(2, 1), IDS.masked_fill(IDS == DOT, 20)))
+    mentions = torch.full_like(ids, -1)
+    mentions[:, 1], mentions[0, 5], mentions[1, 8] = 3, 4, 5
+    whole = model(ids, mention_ids=mentions).logits
+    assert (whole - model(ids).logits).abs().max() > 1e-3
+    for cache in (None, StaticCache(model.config, max_cache_len=16)):
+        steps, given = [], slice(0, 2)
+        for t in range(2, ids.shape[1] + 1):
+            outputs = model(ids[:, given], mention_ids=mentions[:, given], past_key_values=cache, use_cache=True)
+            cache, given = outputs.past_key_values, slice(t, t + 1)
+            steps.append(outputs.logits)
+        assert_close(torch.cat(steps, 1), whole, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_generation_keeps_the_mentions_of_the_prompt():
+    model = tiny()
+    mentions = torch.full_like(IDS, -1)
+    mentions[0, 1] = 7
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    got = model.generate(IDS, mention_ids=mentions, **options)
+    expected = IDS
+    for _ in range(5):
+        given = torch.nn.functional.pad(mentions, (0, expected.shape[1] - IDS.shape[1]), value=-1)
+        step = model(expected, mention_ids=given).logits[:, -1:].argmax(-1)
+        expected = torch.cat((expected, step), 1)
+    assert torch.equal(got, expected)
+
+
+def test_what_was_read_cannot_be_taken_back():
+    model = tiny()
+    cache = model(IDS, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="cannot be taken back"):
+        cache.crop(-1)
+
+
+# what is made of a sentence
+
+
+def test_pooling_and_levels_are_their_equations():
+    torch.manual_seed(0)
+    pooling = SpanPooling(6, 8, 2, 1e-6)
+    pooling.score.weight.data.normal_()
+    x = torch.randn(1, 5, 6)
+    members = torch.tensor([[[1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]]).bool()
+    got, y = pooling(x, members), pooling.norm(x)[0]
+    for span in (slice(0, 2), slice(2, 5)):
+        weights = (y[span] @ pooling.score.weight.T).softmax(0)  # (tokens, heads)
+        values = (y[span] @ pooling.v_proj.weight.T).view(-1, 2, 4)
+        expected = (weights[..., None] * values).sum(0).flatten()
+        assert_close(got[0, 0 if span.start == 0 else 1], expected)
+    assert not got[0, 2].any()
+
+    levels = ConceptHierarchy(8, 2, [3, 2], 1e-6)
+    with torch.no_grad():
+        for name, parameter in levels.named_parameters():
+            parameter.zero_() if "o_proj" in name or "down_proj" in name else parameter.normal_()
+    seen = torch.ones(1, 3, 3).tril().bool()
+    c = torch.randn(1, 3, 8)
+    (low, middle, high), _ = levels(c, seen)  # blocks and what comes down add nothing
+    assert_close(low, c)
+    p = (c[0] @ levels.assign[0].weight.T).softmax(-1)
+    for s in range(3):
+        mean = p[: s + 1].T @ c[0, : s + 1] / p[: s + 1].sum(0)[:, None]
+        assert_close(middle[0, s], mean)
+        q = (mean @ levels.assign[1].weight.T).softmax(-1)
+        assert_close(high[0, s], q.T @ mean / q.sum(0)[:, None])
+
+
+def test_levels_do_not_see_later_sentences():
+    torch.manual_seed(0)
+    levels = ConceptHierarchy(8, 2, [3], 1e-6)
+    with torch.no_grad():
+        for parameter in levels.parameters():
+            parameter.normal_(0, 0.5)
+    x = torch.randn(1, 4, 8, requires_grad=True)
+    seen = torch.ones(1, 4, 4).tril().bool()
+    for s in range(4):
+        (gradient,) = torch.autograd.grad(sum(level[0, s].sum() for level in levels(x, seen)[0]), x)
+        assert [t for t in range(4) if gradient[0, t].any()] == list(range(s + 1))
+
+
+def test_linking_takes_what_is_mentioned_or_what_fits_best():
+    torch.manual_seed(0)
+    linker, concepts, x = EntityLinker(6, 6, 2).eval(), torch.randn(9, 6), torch.randn(1, 4, 6)
+    linker.mention_proj.weight.data.copy_(torch.eye(6) * 5)
+    members = torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 0]]]).bool()
+    scores = x[0] @ concepts.T * 5 / 6**0.5
+    best = scores[:2].amax(0).topk(2)
+    links = linker(x, members, concepts, None)
+    assert_close(links.numbers[0, 0], best.indices)
+    assert_close(links.weights[0, 0], best.values.softmax(0))
+    links = linker(x, members, concepts, torch.tensor([[4, 7, -1, 2]]))
+    assert set(links.numbers[0, 0].tolist()) == {4, 7}
+    assert_close(links.weights[0], torch.tensor([[0.5, 0.5], [0.0, 0.0]]))  # the last token is of no span
+    spread = links.spread(9)
+    assert_close(spread[0, 0, [4, 7]], torch.tensor([0.5, 0.5]))
+    assert not spread[0, 1].any()
+    known = linker.train()(x, members, concepts, torch.tensor([[4, -1, -1, 2]])).loss
+    assert_close(known, torch.nn.functional.cross_entropy(scores[:1], torch.tensor([4])))
+
+
+def test_links_pass_gradients_to_what_was_chosen():
+    model = tiny("feature-extraction")
+    model(IDS).last_hidden_state[0, -1].sum().backward()
+    assert model.memory.linker.mention_proj.weight.grad.abs().max() > 0
+
+
+# the graph
+
+
+def test_scores_of_triples():
+    torch.manual_seed(0)
+    h, r, t = torch.randn(3, 4, 8, dtype=torch.double)
+    config = hf_zoo.create_config("lcm-tiny")
+    assert_close(KnowledgeGraph(config).score(h, r, t), (h * r * t).sum(-1))
+    complex_graph = KnowledgeGraph(hf_zoo.create_config("lcm-tiny", graph_score="complex"))
+    h, r, t = (torch.complex(*x.chunk(2, -1)) for x in (h, r, t))
+    parts = [torch.cat((x.real, x.imag), -1) for x in (h, r, t)]
+    assert_close(complex_graph.score(*parts), (h * r * t.conj()).sum(-1).real)
+
+
+@pytest.mark.parametrize("score", ["distmult", "complex"])
+@pytest.mark.parametrize("negatives", [3, 64])
+def test_links_of_a_graph_are_learnt(score, negatives):
+    torch.manual_seed(0)
+    config = hf_zoo.create_config(
+        "lcm-tiny", graph_score=score, num_negatives=negatives, num_graph_samples=30, num_entities=20, num_edges=60
+    )
+    graph = KnowledgeGraph(config)
+    for module in graph.modules():
+        if hasattr(module, "initialise"):
+            module.initialise()
+    graph.edges = torch.stack((torch.arange(20), torch.arange(20) % 3, torch.arange(20).roll(7)))
+    optimizer = torch.optim.Adam(graph.parameters(), lr=0.03)
+    first = graph.loss(graph()).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        graph.loss(graph()).backward()
+        optimizer.step()
+    assert graph.loss(graph()).item() < 0.3 * first
+
+
+def test_siblings_lie_closer_than_others():
+    """Boxes of what is of one kind, after learning what is a kind of what."""
+    torch.manual_seed(0)
+    taxonomy, concepts = Taxonomy(8), torch.nn.Parameter(torch.randn(15, 8))
+    parents = torch.arange(12) % 3 + 12
+    optimizer = torch.optim.Adam([concepts, *taxonomy.parameters()], lr=0.05)
+    first = taxonomy.loss(concepts, torch.arange(12), parents).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = taxonomy.loss(concepts, torch.arange(12), parents)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.2 * first
+    low, high = taxonomy.boxes(concepts[:12])
+    distances = torch.cdist((low + high) / 2, (low + high) / 2)
+    siblings = (parents[:, None] == parents) & ~torch.eye(12, dtype=torch.bool)
+    assert distances[siblings].mean() < 0.8 * distances[parents[:, None] != parents].mean()
+
+
+def test_boxes_within_each_other():
+    taxonomy = Taxonomy(2)
+    taxonomy.boxes = lambda x: (x, x + 4)
+    concepts = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    one = torch.tensor([0])
+    assert_close(taxonomy.loss(concepts, one, one + 1), torch.zeros(()))  # nothing to tell it from
+    side, shared = torch.nn.functional.softplus(torch.tensor([4.0, 3.0]))  # the third lies a unit further
+    assert_close(taxonomy.loss(concepts, one, one + 2), (side / shared).log())
+    both = taxonomy.loss(concepts, torch.tensor([0, 1]), torch.tensor([1, 2]))
+    # right: 0 in 1, whole, and 1 in 2, in part; wrong: 0 in 2, in part; and 1 in 1, whole
+    wrong = -(1 - shared / side).log() - torch.log(-torch.expm1(torch.tensor(-1e-6)))
+    assert_close(both, (side / shared).log() / 2 + wrong / 2)
+
+
+# editing
+
+
+def test_loading_from_facts_in_either_form():
+    facts = chain()
+    model, again = (tiny("feature-extraction", **SMALL) for _ in range(2))
+    model.load_graph(facts)
+    again.load_graph(Dataset.from_list([dict(zip(("head", "relation", "tail"), fact, strict=True)) for fact in facts]))
+    assert model.config.entity_names == again.config.entity_names == list("abcdefgh")
+    assert torch.equal(model.graph.edges, again.graph.edges)
+    assert model.graph.edges.tolist() == [list(range(7)), [0] * 7, list(range(1, 8))]
+    assert (model.config.num_entities, model.config.num_relations, model.config.num_edges) == (8, 1, 7)
+    kept = model.graph.entities[3].clone()
+    model.load_graph([("d", "next", "z"), ("z", "back", "d"), ("d", "next", "z")], relation_names=["next", "back"])
+    assert_close(model.graph.entities[0], kept)  # "d" keeps what it learnt
+    assert model.graph.edges.tolist() == [[0, 1], [0, 1], [1, 0]]
+    model(IDS)
+
+
+def test_editing():
+    model = tiny("feature-extraction", **SMALL)
+    model.load_graph(chain())
+    assert model.add_edges([("a", "next", "c"), ("a", "next", "b")]) == 1  # the other is known
+    model.remove_edges([{"head": "b", "relation": "next", "tail": "c"}])
+    names = model.config.entity_names
+    facts = {(names[h], names[t]) for h, _, t in model.graph.edges.T.tolist()}
+    assert facts == {(h, t) for h, _, t in chain()} - {("b", "c")} | {("a", "c")}
+    model.add_entities(["new"])
+    assert_close(model.graph.entities[8], model.graph.entities[:8].mean(0))
+    before = model.graph()[8]
+    model.add_edges([("a", "next", "new")])
+    assert (model.graph()[8] - before).abs().max() > 1e-3  # its neighbourhood tells what it is
+    assert model.mention_ids(["b", None, "new"]).tolist() == [[1, -1, 8]]
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    model = tiny("feature-extraction", **SMALL)
+    with pytest.raises(ValueError, match="no names yet"):
+        model.add_edges([("a", "next", "b")])
+    model.load_graph([("apple", "is a", "fruit"), ("pear", "is a", "fruit")])
+    with pytest.raises(ValueError, match="no entity 'appel'. Did you mean 'apple'"):
+        model.add_edges([("appel", "is a", "fruit")])
+    with pytest.raises(ValueError, match="no relation 'isa'. Did you mean 'is a'"):
+        model.remove_edges([("apple", "isa", "fruit")])
+    with pytest.raises(ValueError, match="does not say that fruit is a apple"):
+        model.remove_edges([("fruit", "is a", "apple")])
+    with pytest.raises(ValueError, match="has an entity 'pear' already"):
+        model.add_entities(["plum", "pear"])
+    with pytest.raises(ValueError, match="'pear' stands twice"):
+        model.load_graph([], entity_names=["pear", "pear"], relation_names=["is a"])
+    with pytest.raises(ValueError, match="too small for num_linked=3"):
+        tiny("feature-extraction", **{**SMALL, "num_linked": 3}).load_graph([("a", "r", "b")])
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "graph-question-answering"])
+def test_an_edited_graph_is_saved(task, tmp_path):
+    model = tiny(task, **SMALL)
+    model.load_graph(chain())
+    model.add_entities(["new"])
+    model.add_edges([("a", "next", "new")])
+    model.remove_edges([("c", "next", "d")])
+    model.save_pretrained(tmp_path)
+    auto = AutoModelForCausalLM if task == "causal-lm" else AutoModelForTableQuestionAnswering
+    again = auto.from_pretrained(tmp_path)
+    assert type(again) is type(model)
+    assert torch.equal(again.graph.edges, model.graph.edges)
+    assert again.config.entity_names == [*"abcdefgh", "new"]
+    assert_close(again(IDS).logits, model(IDS).logits, atol=0, rtol=0)
+    again.remove_edges([("a", "next", "new")])
+
+
+# hops
+
+
+def solve(num_hops, steps):
+    """Share of held-out 2-hop questions about a random graph answered right, learnt from answers alone."""
+    torch.manual_seed(0)
+    names = [f"e{i}" for i in range(30)]
+    order = {r: torch.randperm(30).tolist() for r in ("r0", "r1", "r2")}
+    facts = [(names[i], r, names[t]) for r, to in order.items() for i, t in enumerate(to)]
+    model = hf_zoo.create_model("lcm-tiny", "graph-question-answering", num_hops=num_hops, **SMALL)
+    model.load_graph(facts, names, list(order))
+    questions = [(i, a, b) for i in range(30) for a in range(3) for b in range(3)]
+    ids = torch.tensor([[10 + b, 20 + a, 30 + i] for i, a, b in questions])
+    mentions = torch.tensor([[-1, -1, i] for i, _, _ in questions])
+    maps = [order[r] for r in ("r0", "r1", "r2")]
+    labels = torch.tensor([maps[b][maps[a][i]] for i, a, b in questions])
+    held_out = torch.tensor([(i + 3 * a + b) % 5 == 0 for i, a, b in questions])
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.train()(ids[~held_out], mention_ids=mentions[~held_out], labels=labels[~held_out]).loss.backward()
+        optimizer.step()
+    outputs = model.eval()(ids[held_out], mention_ids=mentions[held_out])
+    right = (outputs.logits.argmax(-1) == labels[held_out]).float().mean().item()
+    wanted = [[a, b] for (_, a, b), out in zip(questions, held_out.tolist(), strict=True) if out]
+    return right, (outputs.paths[:, :2, 0] == torch.tensor(wanted)).all(-1).float().mean().item()
+
+
+def test_two_hops_need_two_hops():
+    right, paths = solve(2, 70)
+    assert right > 0.9 and paths > 0.9
+    assert solve(1, 40)[0] < 0.3
+
+
+class Fixed(MultiHopReasoner):
+    """Follows the relations that the query names, one number a hop, whatever it learnt."""
+
+    def __init__(self, choices, halting):
+        super().__init__(4, len(choices))
+        self.choices, self.weights = choices, halting
+
+    def reason(self, start, edges):
+        scores = iter(torch.nn.functional.one_hot(torch.tensor(self.choices), 4).double() * 100)
+        self.relation_proj.forward = lambda query: next(scores)[None]
+        halting = iter(torch.tensor(self.weights).double())
+        self.halt.forward = lambda query: next(halting).view(1, 1)
+        concepts = torch.eye(6, 4).double()
+        return self.double()(torch.zeros(1, 4).double(), start, concepts, torch.eye(4).double(), edges)
+
+
+def test_paths_are_traced_back_from_the_answer():
+    #                 0 -r0-> 1 -r1-> 2 -r2-> 3,  and 0 -r1-> 4
+    edges = torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1], [1, 2, 3, 4]])
+    start = torch.eye(6).double()[:1]
+    hops = Fixed([0, 1, 2], [0.0, 30.0, 0.0]).reason(start, edges)
+    path, first = trace(hops, start, edges)
+    assert path.tolist() == [[[0, 1], [1, 2], [-1, -1]]] and first.tolist() == [0]
+    assert hops.answer.argmax() == 2
+    assert_close(hops.readout, torch.eye(6, 4).double()[2:3], atol=1e-9, rtol=0)
+    fewer = edges[:, [0, 2, 3]]  # without 1 -> 2 nothing is left after the first hop
+    assert not Fixed([0, 1, 2], [0.0, 30.0, 0.0]).reason(start, fewer).entities[0, 1:].any()
+
+
+def test_an_edge_flips_the_answer_without_training():
+    """A model that follows "next" twice is asked the same before and after an edge is led elsewhere."""
+    model = tiny("graph-question-answering", **SMALL, num_hops=2)
+    model.load_graph([*chain(), ("a", "other", "h")])
+    with torch.no_grad():  # the relation that is asked for, whatever the question
+        model.reasoner.relation_proj.weight.zero_()
+        model.reasoner.halt.weight.zero_()
+    mentions = torch.full_like(IDS, -1)
+    mentions[0, -1] = model.entity_id("a")
+
+    def answers():
+        outputs = model(IDS, mention_ids=mentions)
+        return outputs, {model.config.entity_names[i] for i in (outputs.logits[0] > -20).nonzero()[:, 0]}
+
+    outputs, found = answers()
+    assert found == {"b", "h", "c"}
+    model.remove_edges([("b", "next", "c")])
+    assert answers()[1] == {"b", "h"}
+    model.add_edges([("b", "next", "f")])
+    outputs, found = answers()
+    assert found == {"b", "h", "f"}
+    model.remove_edges([("a", "other", "h")])
+    outputs, _ = answers()
+    assert (
+        model.path_of(outputs) == ["a", "next", "b", "next", "f"][: 2 * int((outputs.paths[0, :, 0] >= 0).sum()) + 1]
+    )
+
+
+def test_several_right_answers():
+    logits = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]]).log()
+    assert_close(answer_loss(logits, torch.tensor([0, 1])), -torch.tensor([0.5, 0.8]).log().mean())
+    several = torch.tensor([[0, 2], [1, -100]])
+    assert_close(answer_loss(logits, several), -torch.tensor([0.7, 0.8]).log().mean())
+
+
+def test_a_question_that_mentions_nothing_is_answered_by_nothing():
+    model = tiny("graph-question-answering")
+    logits = model(IDS, mention_ids=torch.full_like(IDS, -1)).logits
+    assert logits.isfinite().all() and logits.max() < -20
+
+
+# configuration
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"cross_every": 3}, "cross_every must be from 1 to num_hidden_layers=2, got 3"),
+        ({"concept_size": 30}, "concept_size must be a multiple of num_attention_heads"),
+        ({"num_linked": 50}, "num_linked=50 is more than num_entities=48"),
+        ({"level_sizes": [4, 0]}, "level_sizes must be at least 1"),
+        ({"taxonomy_relations": [6]}, "taxonomy_relations holds 6, and relations are 0 to 5"),
+        ({"entity_names": ["a"]}, "entity_names must be 48 different names, got 1"),
+        ({"graph_score": "complex", "concept_size": 12, "num_attention_heads": 4, "num_key_value_heads": 4}, None),
+    ],
+)
+def test_configurations_that_do_not_fit_are_named(wrong, message):
+    if message is None:
+        hf_zoo.create_config("lcm-tiny", **wrong)
+    else:
+        with pytest.raises(ValueError, match=message):
+            hf_zoo.create_config("lcm-tiny", **wrong)
+
+
+def test_answers_need_hops():
+    with pytest.raises(ValueError, match="num_hops must be at least 1"):
+        tiny("graph-question-answering", num_hops=0)
+    tiny(num_hops=0)(IDS)
+
+
+def test_concepts_of_a_text_are_predicted_with_what_its_decoder_has_read():
+    torch.manual_seed(0)
+    model = hf_zoo.create_model("lcm-tiny", "concept-prediction").eval().double()
+    alone = model.predictor
+    ids = torch.randint(6, 512, (2, 11), generator=torch.Generator().manual_seed(1))
+    ids[0, [2, 6]] = ids[1, [4, 7, 8]] = 5  # ends of sentences: 3, 4, 4 tokens; 5, 3, 1, 2
+    cuts = [[ids[0, :3], ids[0, 3:7], ids[0, 7:]], [ids[1, :5], ids[1, 5:8], ids[1, 8:9], ids[1, 9:]]]
+    vectors = [torch.cat([alone.sentences.encode(cut[None, None])[0] for cut in row]) for row in cuts]
+    found = model(ids)
+    for row, x in enumerate(vectors):  # the condition starts at zero: what the predictor says by itself
+        assert_close(found.last_hidden_state[row, : len(x)], alone(concepts=x[None]).last_hidden_state[0])
+
+    with torch.no_grad():
+        model.condition.weight.normal_()
+    embeds = []
+    model.model.embed_tokens.register_forward_hook(lambda module, inputs, y: embeds.append(y.requires_grad_()) or y)
+    torch.manual_seed(0)
+    labels = torch.full_like(ids, -100)
+    labels[0, 8] = 1  # only the third sentence is learnt, by one of its tokens
+    vectors = torch.randn(2, 4, 32, dtype=torch.float64)
+    loss = model(ids, concepts=vectors, labels=labels).loss
+    gradient = torch.autograd.grad(loss, embeds[-1])[0].abs().sum(-1) > 0
+    assert gradient[0].tolist() == [True] * 7 + [False] * 4 and not gradient[1].any()
+
+    made = model.generate(ids, concepts=vectors, max_new_concepts=2)
+    condition = model._read(
+        ids, model.model(ids).last_hidden_state, model._numbers(ids, None, None), vectors
+    ).condition
+    x = vectors[1:]
+    wanted = alone.generate(x, condition=condition[1:], max_new_concepts=2)
+    assert_close(made.concepts[1], wanted.concepts[0])
+    with pytest.raises(ValueError, match=r"\(2, 3\) \(rows, sentences\), and the text has \(2, 4\)"):
+        model(ids, concepts=vectors[:, :3])
+    with pytest.raises(ValueError, match="predictor_config must be set"):
+        hf_zoo.create_model("lcm-tiny", "concept-prediction", predictor_config=None)
