@@ -1,18 +1,18 @@
 """The arguments of a call: for each parameter of a tool, a way to bind it and what it is bound to.
 
-With d_p the words of parameter p (its name, type and description), h the state of the token that decides, and c_t and e_t
-states and words of the context:
+With d_p the words of parameter p (its name, type and description), h the state of the token that decides, and c_t and
+e_t states and words of the context:
 
     u_p = N(W_d d_p + W_h h + type_p + place_p)
     way      softmax(M u_p) over copy, choice, value, generate, omit
     copy     start_t = (A u_p) . (K c_t) / sqrt(E) + (k * cos(V d_p, V e))_t,   end alike: a span of the context
-    choice   exp(z) cos(tower(value), V' u_p + words of the context that u_p looks at): one of the enumerated values
+    choice   exp(z) tower(value) . (V' u_p + words of the context that u_p looks at): one of the enumerated values
     value    a number, and the score of a boolean
-    generate the language model writes it under the parameter's JSON schema (json_schema.py)
+    generate the language model writes it, under the parameter's JSON schema (json_schema.py)
     omit     the parameter keeps its default; one that is required is asked for
 
-k is a kernel along the text: a value stands near the words that its parameter is described by, also words that training
-never showed.
+k is a kernel along the text: a value stands near the words that its parameter is described by, also words that
+training never showed.
 
 Shapes: B batch, P parameters, T tokens, C choices, D hidden size, E binder_dim.
 """

@@ -2,8 +2,8 @@
 
     score = a cos(query, key) + b exp(-(now - time) / tau) + c importance,   (a, b, c) = (1, 0.5, 0.5)
 
-The best k are recalled. A full store gives up the memory with the least b exp(-(now - time) / tau) + c importance. It is
-made of buffers, so it is saved, pushed and loaded with the weights.
+The best k are recalled. A full store gives up the memory with the least b exp(-(now - time) / tau) + c importance. It
+is made of buffers, so it is saved, pushed and loaded with the weights.
 
 Shapes: B batch, C capacity, E episodic_dim, S tokens of a summary, k recalled.
 """

@@ -25,7 +25,7 @@ def labelled_mean(losses: Tensor, has_label: Tensor) -> Tensor:
 
 
 def tool_retrieval_loss(scores: Tensor, is_same: Tensor, labels: Tensor) -> Tensor:
-    """InfoNCE of stage 1 against every tool of the batch, equal tools of other rows left out (a row's own may be many).
+    """InfoNCE of stage 1 against every tool of the batch, equal tools of other rows left out.
 
     Args:
         scores: (B, M), of all tools of all rows.

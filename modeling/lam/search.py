@@ -1,14 +1,15 @@
 """Search over what could be done: Monte-Carlo tree search with PUCT, of many trees at once.
 
-Silver et al. 2017 and Schrittwieser et al. 2019, https://arxiv.org/abs/1911.08265, appendix B. From each root, a
-simulation follows
+Silver et al. 2017, https://arxiv.org/abs/1712.01815, and Schrittwieser et al. 2019, https://arxiv.org/abs/1911.08265,
+appendix B. From each root, a simulation follows
 
-    a = argmax_a  Qn(s, a) + c P(s, a) sqrt(sum_b N(s, b)) / (1 + N(s, a)),   c = c1 + ln((sum_b N(s, b) + c2 + 1) / c2)
+    a = argmax_a  Qn(s, a) + c P(s, a) sqrt(sum_b N(s, b)) / (1 + N(s, a))
+    c = c1 + ln((sum_b N(s, b) + c2 + 1) / c2)
 
 to an act that was not tried, asks the model once what follows and what it is worth (v), and on the way back adds
-G = r + gamma G' to every act of the path, from G = v. Qn is the mean of these, scaled to [0, 1] by the least and largest
-of the tree, and 0 for what was not tried; before any visit of s the square root counts as 1, so that priors decide. At
-the root of a search for training P is mixed with noise, (1 - e) P + e Dirichlet(alpha).
+G = r + gamma G' to every act of the path, from G = v. Qn is the mean of these, scaled to [0, 1] by the least and
+largest of the tree, and 0 for what was not tried; before any visit of s the square root counts as 1, so that priors
+decide. At the root of a search for training P is mixed with noise, (1 - e) P + e Dirichlet(alpha).
 
 All trees grow by one node a simulation, so everything is a tensor, and the model is called once for all of them.
 
@@ -64,7 +65,6 @@ class SearchOptions:
         noise: e, share of noise at the root; 0 decides without.
         concentration: alpha of that noise.
         temperature: of the policy N^(1 / temperature); 0 is all on the most visited.
-        max_depth: longest path.
     """
 
     simulations: int = 32
@@ -74,7 +74,6 @@ class SearchOptions:
     noise: float = 0.0
     concentration: float = 0.3
     temperature: float = 1.0
-    max_depth: int = 1000
 
     def __post_init__(self) -> None:
         if self.simulations < 1:
@@ -137,15 +136,14 @@ class Tree:
         """One path of each tree: (node, act, whether it goes on) a step, until an act without child or an end."""
         node, path = torch.zeros_like(self.rows), []
         goes_on = ~self.is_end[:, 0]
-        while len(path) < options.max_depth:
+        while True:
             act = self.scores(node, options).argmax(-1)
             path.append((node, act, goes_on))
             child = self.child[self.rows, node, act]
             goes_on = goes_on & (child >= 0) & ~self.is_end[self.rows, child.clamp_min(0)]
             if not goes_on.any():
-                break
+                return path
             node = torch.where(goes_on, child, node)
-        return path
 
     def back_up(self, path: list[tuple[Tensor, Tensor, Tensor]], value: Tensor, discount: float) -> None:
         """Add the return of a path to all its acts: value (B) of where it ended."""
@@ -192,10 +190,9 @@ def tree_search(
             is_new, step.reward.float(), tree.reward[tree.rows, parent, act]
         )
         tree.child[tree.rows, parent, act] = torch.where(is_new, torch.full_like(old, node), old)
-        ends = torch.where(is_new, step.done, torch.ones_like(step.done))  # an old child is one only where it ends
-        tree.back_up(
-            path, torch.where(ends, torch.zeros_like(tree.value[:, node]), tree.value[:, node]), options.discount
-        )
+        # An old child is where a path ends only if it is the end, after which nothing comes
+        value = tree.value[:, node].masked_fill(step.done | ~is_new, 0.0)
+        tree.back_up(path, value, options.discount)
     visits, total = tree.visits[:, 0], tree.total[:, 0]
     value = total.sum(-1) / visits.sum(-1).clamp_min(1)
     return Searched(visits, total / visits.clamp_min(1), value, visit_policy(visits, options.temperature))
