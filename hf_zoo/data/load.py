@@ -18,6 +18,7 @@ from .splits import SPLITS, split_by_key
 from .standard_library import python_docs, python_source
 from .tables import sklearn_digits, sklearn_table
 from .tones import tones
+from .tools import TOOL_SHARES, split_of_tasks, tool_tasks
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -54,6 +55,7 @@ BUILT_IN = {
     "moving-glyphs": BuiltIn(moving_glyphs),
     "tones": BuiltIn(tones, shares=(0.80, 0.10, 0.10)),
     "solids": BuiltIn(solids, shares=(0.70, 0.15, 0.15)),
+    "python-tools": BuiltIn(tool_tasks, shares=TOOL_SHARES, splits=split_of_tasks),
 }
 
 # suffix -> the builder of `datasets` that reads it
