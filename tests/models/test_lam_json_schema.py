@@ -2,6 +2,7 @@
 
 import json
 import random
+import string
 
 import jsonschema
 import pytest
@@ -49,7 +50,7 @@ def random_schema(draw, depth=0):
 
 def random_tokens(draw):
     """A vocabulary of single characters and of random pieces of JSON, most of them of several characters."""
-    letters = ' {}[]":,.-+0123456789abcdefnrtuslxpE\\é'
+    letters = string.ascii_letters + string.digits + ' {}[]":,.-+\\é'
     pieces = ['{"p0":', '": ', '"}', '",', "true", "12", "-1", "1.5", 'a"', '"p1": "', "],", "}}", "null", "[]"]
     return [*letters, *pieces, *("".join(draw.choices(letters, k=draw.randint(2, 4))) for _ in range(100)), None]
 
