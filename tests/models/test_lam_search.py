@@ -175,7 +175,7 @@ class Corridor:
 
     def step(self, act):
         self.place = max(self.place + (1 if act == 1 else -1), 0)
-        return float(self.place == 4), self.place == 4
+        return float(self.place == 3), self.place == 3
 
 
 def test_search_of_copies_finds_what_the_policy_would_not():
@@ -187,7 +187,7 @@ def test_search_of_copies_finds_what_the_policy_would_not():
     few = tree_search(games, games.roots, SearchOptions(simulations=2, temperature=0.0))
     assert few.policy.argmax(-1).tolist() == [0, 0]  # what the policy would do
     games = CopiedEnvironments([Corridor(), Corridor(1)], judge)
-    found = tree_search(games, games.roots, SearchOptions(simulations=200, temperature=0.0, discount=0.8))
+    found = tree_search(games, games.roots, SearchOptions(simulations=300, temperature=0.0, discount=0.8))
     assert found.policy.argmax(-1).tolist() == [1, 1]
     assert [game.place for game in games.kept[:2]] == [0, 1]  # those that were given were not moved
 
