@@ -52,12 +52,19 @@ class TrajectoryCollator:
         config: the model's.
         max_length: tokens of a row; of a longer context the beginning is left out.
         with_labels: whether there are any; without them a row is what the model sees when it decides.
+        writes: whether the language model learns to write the calls, too, which is most of the work of a step.
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", config: Any, max_length: int = 512, with_labels: bool = True
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: Any,
+        max_length: int = 512,
+        with_labels: bool = True,
+        writes: bool = True,
     ) -> None:
-        self.tokenizer, self.config, self.max_length, self.with_labels = tokenizer, config, max_length, with_labels
+        self.tokenizer, self.config, self.max_length = tokenizer, config, max_length
+        self.with_labels, self.writes = with_labels, writes and with_labels
         self._short: dict[str, list[int]] = {}
 
     def __call__(self, decisions: Sequence[dict[str, Any]]) -> dict[str, "Tensor"]:
@@ -86,7 +93,7 @@ class TrajectoryCollator:
         encoded = self.tokenizer(context.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         call, written, parameters = decision.get("call"), [], []
-        if self.with_labels:
+        if self.writes:
             text = " finish" if call is None else f" {json.dumps(call, ensure_ascii=False)}"
             written = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][
                 : self.max_length // 2
@@ -169,7 +176,9 @@ class TrajectoryCollator:
         """Labels of all heads."""
         from hf_zoo.modeling.lam.configuration_lam import MODES
 
-        labels = {"labels": _padded([[-100] * (r["act"] + 1) + r["ids"][r["act"] + 1 :] for r in rows], -100)}
+        labels = {}
+        if self.writes:
+            labels["labels"] = _padded([[-100] * (r["act"] + 1) + r["ids"][r["act"] + 1 :] for r in rows], -100)
         offered = max(len(decision["tools"]) for decision in decisions)
         tools, kinds = [], []
         for decision in decisions:
