@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..training.trajectories import TrajectoryCollator, parameters_of
 from .decisions import Ask, Decision, Finish, Think, ToolCall
-from .lam_text import ContextText, context_text, fits, parse_value
+from .lam_text import ContextText, context_text, copied_value, fits
 from .planner import Planner
 from .policy import Context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_SPANS = 8  # the likeliest, of which the first that is a value of the parameter's type is taken
 _MOST_WRITTEN = 64  # tokens of an argument or of a thought that the model writes itself
 
 
@@ -107,18 +108,22 @@ class LamPolicy:
             batch = self._batch({**row, "call": {"name": function["name"]}})
             binding = self.model(**batch).binding
             offsets = self.collator.row(row)["offsets"]
+            taken: list[tuple[int, int]] = []
             for place, parameter in enumerate(parameters):
-                modes = binding.mode_logits[0, place].argsort(descending=True).tolist()
-                for mode in (MODES[i] for i in modes):
-                    if mode == "omit" and not parameter["required"]:
-                        break
-                    value = self._value(mode, row["context"], offsets, binding, place, parameter, num_results)
-                    if value is not None:
-                        arguments[parameter["name"]] = value
-                        break
-                    if mode == "omit":
-                        said = parameter["schema"].get("description", "").rstrip(".")
-                        return Ask(f"What is {parameter['name']} of {function['name']}? {said}".strip())
+                modes = [MODES[i] for i in binding.mode_logits[0, place].argsort(descending=True).tolist()]
+                if modes[0] == "omit" and not parameter["required"]:
+                    continue
+                ways = [] if modes[0] == "omit" else [mode for mode in modes if mode != "omit"]
+                values = (
+                    self._value(mode, row["context"], offsets, binding, place, parameter, num_results, taken)
+                    for mode in ways
+                )
+                value = next((value for value in values if value is not None), None)
+                if value is None and parameter["required"]:
+                    said = parameter["schema"].get("description", "").rstrip(".")
+                    return Ask(f"What is {parameter['name']} of {function['name']}? {said}".strip())
+                if value is not None:
+                    arguments[parameter["name"]] = value
         return ToolCall(function["name"], arguments)
 
     def _value(
@@ -130,6 +135,7 @@ class LamPolicy:
         place: int,
         parameter: dict[str, Any],
         num_results: int,
+        taken: list[tuple[int, int]],
     ) -> Any:
         """What a parameter is bound to one way; None where that way does not bind it."""
         from hf_zoo.modeling.lam.binder import best_spans
@@ -142,16 +148,14 @@ class LamPolicy:
             return None
         if mode == "copy":
             starts, ends = binding.start_logits[0, place], binding.end_logits[0, place]
-            first, last = best_spans(starts, ends, self.model.config.max_span).tolist()
-            start, end = offsets[first][0], offsets[last][1]
-            text = context.text[start:end]
-            number = context.result_at(start + len(text) - len(text.lstrip()), end)
-            if number is not None:
-                return {"$result": number} if number < num_results else None
-            try:
-                return parse_value(text, schema)
-            except ValueError:
-                return None
+            for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
+                if any(first <= b and last >= a for a, b in taken):  # each argument has a place of its own
+                    continue
+                value = copied_value(context, offsets[first][0], offsets[last][1], schema, num_results)
+                if value is not None:
+                    taken.append((first, last))
+                    return value
+            return None
         if mode == "value" and kind == "boolean":
             return bool(binding.boolean_logits[0, place] > 0)
         if mode == "value" and kind in ("integer", "number"):

@@ -93,6 +93,28 @@ def fits(value: Any, kind: str) -> bool:
     return isinstance(value, kinds.get(kind, object))
 
 
+def copied_value(context: ContextText, start: int, end: int, schema: dict[str, Any], num_results: int) -> Any:
+    """What a span of characters binds a parameter to; None where it is no value of its type, or a part of one.
+
+    Args:
+        num_results: how many results there are to name.
+    """
+    text = context.text[start:end]
+    start += len(text) - len(text.lstrip())
+    number = context.result_at(start, end)
+    if number is not None:
+        return {"$result": number} if number < num_results else None
+    around = context.text[max(start - 1, 0) : start], context.text[end : end + 2]
+    if schema.get("type") in ("integer", "number") and (
+        re.match(r"[\w.-]", around[0]) or re.match(r"[\w-]|\.\d", around[1])
+    ):
+        return None
+    try:
+        return parse_value(text, schema)
+    except ValueError:
+        return None
+
+
 def find_value(context: ContextText, value: Any) -> list[tuple[int, int]]:
     """Where a value of an argument stands in a context, as spans of characters, the first in the text first."""
     if isinstance(value, dict) and set(value) == {"$result"}:

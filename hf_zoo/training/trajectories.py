@@ -1,11 +1,12 @@
 """From trajectories of tool calls (rows of `python-tools`) to what `zoo_lam` learns from: one example a decision.
 
 A decision's labels are those of all heads: the tokens of the call in JSON, the tool among those offered, and for each
-of its parameters how it is bound (a span of the context wherever the value stands there). The option that is followed is
-the number of calls so far; the value is discount^(calls to come).
+of its parameters how it is bound (a span of the context wherever the value stands there). The option that is followed
+is the number of calls so far; the value is discount^(calls to come).
 """
 
 import json
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,9 @@ class TrajectoryCollator:
         max_length: tokens of a row; of a longer context the beginning is left out.
         with_labels: whether there are any; without them a row is what the model sees when it decides.
         writes: whether the language model learns to write the calls, too, which is most of the work of a step.
+        renamed: the share of rows whose words are exchanged for others, the same in the context and in its tools, so
+            that what is learnt is to match words, also those that no tool of the training has.
+        seed: of those words.
     """
 
     def __init__(
@@ -62,9 +66,16 @@ class TrajectoryCollator:
         max_length: int = 512,
         with_labels: bool = True,
         writes: bool = True,
+        renamed: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self.tokenizer, self.config, self.max_length = tokenizer, config, max_length
         self.with_labels, self.writes = with_labels, writes and with_labels
+        self.renamed = renamed
+        self._draw = random.Random(seed)
+        self._words = [
+            i for token, i in sorted(tokenizer.get_vocab().items()) if token.strip("\u0120\u2581").isalpha()
+        ]
         self._short: dict[str, list[int]] = {}
 
     def __call__(self, decisions: Sequence[dict[str, Any]]) -> dict[str, "Tensor"]:
@@ -85,7 +96,27 @@ class TrajectoryCollator:
             batch |= self.parameters(parameters)
         if self.with_labels:
             batch |= self.labels(decisions, rows)
+        if self.renamed:
+            self.rename(batch)
         return batch
+
+    def rename(self, batch: dict[str, "Tensor"]) -> None:
+        """Exchange the words of some rows, in place."""
+        import torch
+
+        words = torch.tensor(self._words)
+        table = torch.arange(max(self.tokenizer.get_vocab().values()) + 1)
+        for row in range(len(batch["input_ids"])):
+            if self._draw.random() >= self.renamed:
+                continue
+            generator = torch.Generator().manual_seed(self._draw.getrandbits(32))
+            table[words] = words[torch.randperm(len(words), generator=generator)]
+            for name in ("input_ids", "tool_ids", "parameter_ids", "choice_ids"):
+                if name in batch:
+                    batch[name][row] = table[batch[name][row]]
+            if "labels" in batch:
+                labels = batch["labels"][row]
+                batch["labels"][row] = torch.where(labels < 0, labels, table[labels.clamp_min(0)])
 
     def row(self, decision: dict[str, Any]) -> dict[str, Any]:
         """Tokens of one decision, the place of the deciding one, and the parameters of the right tool with labels."""

@@ -143,11 +143,21 @@ class ParameterBinder(nn.Module):
         return scores.masked_fill(~choices_mask.any(-1), NEVER)
 
 
-def best_spans(start_logits: Tensor, end_logits: Tensor, max_span: int) -> Tensor:
-    """The spans with the largest sum of both scores: (..., T) twice -> first and last token (..., 2)."""
+def best_spans(start_logits: Tensor, end_logits: Tensor, max_span: int, count: int = 1) -> Tensor:
+    """The spans with the largest sums of both scores, best first.
+
+    Args:
+        start_logits, end_logits: (..., T).
+        max_span: tokens of the longest.
+        count: how many, or as many as there are.
+
+    Returns:
+        first and last token (..., count, 2).
+    """
     length = start_logits.shape[-1]
     scores = start_logits[..., :, None] + end_logits[..., None, :]
     ones = torch.ones(length, length, dtype=torch.bool, device=scores.device)
     allowed = ones.triu() & ones.tril(max_span - 1)
-    best = scores.masked_fill(~allowed, -torch.inf).flatten(-2).argmax(-1)
+    best = scores.masked_fill(~allowed, -torch.inf).flatten(-2)
+    best = best.topk(min(count, int(allowed.sum())), dim=-1).indices
     return torch.stack((best // length, best % length), dim=-1)

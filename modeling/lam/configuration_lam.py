@@ -88,7 +88,8 @@ class ZooLamConfig(ZooConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.text_config = part_config(self.text_config or CORE, "text_config")
+        text_config = kwargs.pop("core_config", None) or self.text_config or CORE
+        self.text_config = part_config(text_config, "text_config")
         if self.binder_modes is None:
             self.binder_modes = list(MODES)
         super().__post_init__(**kwargs)

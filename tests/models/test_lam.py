@@ -131,7 +131,7 @@ def test_profile_and_memories_are_saved(model, tmp_path):
     assert_close(again(ids()).logits, model(ids()).logits)
     recalled, before = again.model.recall(ids(1, 5, seed=1)), model.model.recall(ids(1, 5, seed=1))
     for one, other in zip(recalled, before, strict=True):
-        assert torch.equal(one, other)
+        assert_close(one, other)  # a product rounds by where in memory a file was mapped to
     assert len(again.model.episodic_memory) == 3
     half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert torch.equal(half.model.episodic_memory.times, model.model.episodic_memory.times)
@@ -225,11 +225,13 @@ def test_decisions_of_one_row_and_of_many_are_the_same(model):
 
 def test_best_spans_are_those_of_a_loop():
     starts, ends = torch.randn(2, 5, 11), torch.randn(2, 5, 11)
-    found = best_spans(starts, ends, 4)
+    found = best_spans(starts, ends, 4, 3)
     for i in range(2):
         for j in range(5):
             pairs = [(s, e) for s in range(11) for e in range(s, min(s + 4, 11))]
-            assert tuple(found[i, j].tolist()) == max(pairs, key=lambda p: starts[i, j, p[0]] + ends[i, j, p[1]])
+            pairs.sort(key=lambda p: -float(starts[i, j, p[0]] + ends[i, j, p[1]]))
+            assert [tuple(pair) for pair in found[i, j].tolist()] == pairs[:3]
+    assert best_spans(starts[..., :1], ends[..., :1], 4, 8).shape == (2, 5, 1, 2)
 
 
 def test_modes_that_are_switched_off_are_never_likeliest(model):
@@ -333,7 +335,7 @@ def test_the_score_of_a_memory_is_its_equation():
     scores = memory.scores(query)[0]
     for place, (tokens, importance, time) in enumerate(told):
         key = memory.tower(table[tokens], torch.ones(len(tokens)))
-        cosine = float(F.cosine_similarity(key, query[0], dim=0))
+        cosine = F.cosine_similarity(key, query[0], dim=0).item()
         expected = cosine + 0.5 * math.exp(-(14 - time) / 10) + 0.5 * importance
         assert_close(float(scores[place]), expected, atol=1e-6, rtol=1e-6)
     assert scores[3] == -math.inf
