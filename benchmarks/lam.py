@@ -1,7 +1,7 @@
 """What planning costs beside the model: time outside the model's own calls over time inside, and growth with search.
 
-Run: python benchmarks/lam.py. Targets: at most 0.05 of the model's time for a decision in the world model (a prefill of
-256 tokens and its steps) and for each token of a text that is searched; time grows as simulations do.
+Run: python benchmarks/lam.py. Targets: at most 0.05 of the model's time for a decision in the world model (a prefill
+of 256 tokens and its steps) and for each token of a text that is searched; time grows as simulations do.
 """
 
 import statistics
@@ -31,6 +31,7 @@ class Inside:
         self.seconds = 0.0
 
     def watch(self, owner, *names):
+        """Count calls of these."""
         for name in names:
             setattr(owner, name, self._timed(getattr(owner, name)))
 

@@ -8,8 +8,9 @@ appendix B. From each root, a simulation follows
 
 to an act that was not tried, asks the model once what follows and what it is worth (v), and on the way back adds
 G = r + gamma G' to every act of the path, from G = v. Qn is the mean of these, scaled to [0, 1] by the least and
-largest of the tree, and 0 for what was not tried; before any visit of s the square root counts as 1, so that priors
-decide. At the root of a search for training P is mixed with noise, (1 - e) P + e Dirichlet(alpha).
+largest of the tree, and 0 for what was not tried and while all are alike; before any visit of s the square root
+counts as 1, so that priors decide. At the root of a search for training P is mixed with noise,
+(1 - e) P + e Dirichlet(alpha).
 
 All trees grow by one node a simulation, so everything is a tensor, and the model is called once for all of them.
 
@@ -128,7 +129,7 @@ class Tree:
         explored = c * prior * seen.clamp_min(1).sqrt() / (1 + visits)
         returns = self.total[self.rows, node] / visits.clamp_min(1)
         span = (self.most - self.least)[:, None]
-        scaled = torch.where(span > 0, (returns - self.least[:, None]) / span, returns)
+        scaled = torch.where(span > 0, (returns - self.least[:, None]) / span, torch.zeros_like(returns))
         scores = explored + torch.where(visits > 0, scaled, torch.zeros_like(scaled))
         return scores.masked_fill(prior <= 0, -torch.inf)  # of what may not be done
 

@@ -55,7 +55,7 @@ def by_hand(model, state, options):
                 q = 0.0
                 if node.visits[a]:
                     q = node.total[a] / node.visits[a]
-                    q = (q - least) / (most - least) if most > least else q
+                    q = (q - least) / (most - least) if most > least else 0.0
                 scores.append(q + c * node.prior[a] * math.sqrt(max(seen, 1)) / (1 + node.visits[a]))
             act = scores.index(max(scores))
             path.append((node, act))
@@ -123,6 +123,19 @@ def test_scores_are_puct():
     expected = [0.75 + c * 0.2 * 2 / 4, 0.0 + c * 0.7 * 2 / 2, 0.0 + c * 0.1 * 2 / 1]
     got = tree.scores(torch.tensor([0]), SearchOptions())[0]
     assert_close(got, torch.tensor(expected), atol=1e-6, rtol=1e-6)
+
+
+def test_a_first_good_value_does_not_stop_the_search():
+    class Alike(Numbers):
+        def judge(self, states):
+            return Judged(torch.zeros(len(states), 3), torch.full((len(states),), 5.0))
+
+        def step(self, states, acts):
+            none = torch.zeros(len(states))
+            return Step(states, none, none.bool(), self.judge(states))
+
+    found = tree_search(Alike(), torch.arange(2), SearchOptions(simulations=9, discount=1.0))
+    assert found.visits.tolist() == [[3, 3, 3]] * 2
 
 
 def test_what_may_not_be_done_is_never_tried():
