@@ -307,7 +307,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
     def __init__(self, config: ZooLamConfig) -> None:
         super().__init__(config)
         size = config.hidden_size
-        self.tool_pointer = ToolPointer(size, config.tool_dim)
+        self.tool_pointer = ToolPointer(size, config.tool_dim, config.vocab_size)
         self.binder = ParameterBinder(size, config.binder_dim, config.max_parameters, config.binder_modes)
         self.policy = HierarchicalPolicy(size, config.num_subgoals, config.subgoal_dim)
         self.world_model = WorldModel(size + config.subgoal_dim, config.latent_dim, config.tool_dim)
@@ -346,7 +346,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def encode_tools(self, tool_ids: Tensor, tool_mask: Tensor) -> Tensor:
         """Tokens (..., S) of tools' texts -> their vectors (..., tool_dim), which no context changes: keep them."""
-        return self.tool_pointer.encode(self.get_input_embeddings()(tool_ids), tool_mask)
+        return self.tool_pointer.encode(self.get_input_embeddings()(tool_ids), tool_mask, tool_ids)
 
     @can_return_tuple
     def forward(
@@ -447,7 +447,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
             option = _option(options, option_labels, found["option_logits"])
             found |= dict(
                 zip(("kind_logits", "ending_logits", "value"), self.policy(state, option), strict=True),
-                **self._point(state, context, tool_ids, tool_mask, tool_vectors),
+                **self._point(state, context, input_ids, tool_ids, tool_mask, tool_vectors),
             )
             if parameter_ids is not None:
                 found["binding"] = self.binder(
@@ -493,14 +493,16 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
         self,
         state: Tensor,
         context: tuple[Tensor, Tensor, Tensor],
+        input_ids: Tensor | None,
         tool_ids: Tensor | None,
         tool_mask: Tensor | None,
         tool_vectors: Tensor | None,
     ) -> dict[str, Tensor]:
-        query = self.tool_pointer.query(state, *context)
+        query = self.tool_pointer.query(state, *context, input_ids)
         if tool_ids is not None:
             embeddings, tool_mask = self._short(tool_ids, tool_mask)
-            tool_vectors, tool_mask = self.tool_pointer.encode(embeddings, tool_mask), tool_mask.bool().any(-1)
+            tool_vectors = self.tool_pointer.encode(embeddings, tool_mask, tool_ids)
+            tool_mask = tool_mask.bool().any(-1)
         if tool_vectors is None:
             return {"tool_query": query}
         scores = self.tool_pointer(query, state, tool_vectors, tool_mask)

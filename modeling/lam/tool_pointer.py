@@ -3,7 +3,7 @@
 A tool is the text `name: description. parameter (type): description. ...` (`serialise_tool`), and its vector depends
 on nothing else, so it is made once. With h the state of the token that decides and e_t the context's words:
 
-    q = tower(sum_t softmax_t(h A c_t) e_t),   tau_j = tower(text of tool j)
+    q = W_tower sum_t softmax_t(h A c_t + g' rarity_t) e_t,   tau_j = tower(text of tool j)
     stage 1    r_j = cos(q, tau_j) exp(z)                   learnt by InfoNCE against all tools of the batch
     stage 2    s_j = r_j + (W h) . tau_j / sqrt(E)          softmax with a learned score of NO_TOOL
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from .text_tower import TextTower, weighted_words
+from .text_tower import TextTower, WordRarity, weighted_words
 
 NEVER = torch.finfo(torch.float16).min  # a score of what may not be chosen, in any dtype
 
@@ -57,37 +57,51 @@ class ToolPointer(nn.Module):
     Args:
         hidden_size: D.
         tool_dim: E.
+        vocab_size: tokens whose rarity is counted, in tools and in contexts apart.
     """
 
-    def __init__(self, hidden_size: int, tool_dim: int) -> None:
+    def __init__(self, hidden_size: int, tool_dim: int, vocab_size: int) -> None:
         super().__init__()
+        self.rarity_in_tools = WordRarity(vocab_size)
+        self.rarity_in_contexts = WordRarity(vocab_size)
         self.tower = TextTower(hidden_size, tool_dim)
         self.focus_query = nn.Linear(hidden_size, tool_dim, bias=False)
         self.focus_key = nn.Linear(hidden_size, tool_dim, bias=False)
         self.state_query = nn.Linear(hidden_size, tool_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.no_tool = nn.Parameter(torch.zeros(()))
+        self.rarity_scales = nn.Parameter(torch.zeros(2))
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """A cosine of 1 starts as a score of 10, and NO_TOOL as one of 2."""
+        """A cosine of 1 starts as a score of 10, NO_TOOL as one of 2, and rare words weigh more."""
+        init.constant_(self.rarity_scales, 3.0)
         init.constant_(self.logit_scale, 2.3026)
         init.constant_(self.no_tool, 2.0)
 
-    def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        """embeddings (..., S, D) of tools' texts, mask (..., S) -> vectors (..., E), to be kept."""
-        return self.tower(embeddings, mask)
+    def encode(self, embeddings: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """embeddings (..., S, D) of tools' texts, mask and ids (..., S) -> vectors (..., E), to be kept."""
+        if self.training:
+            self.rarity_in_tools.count(ids, mask)
+        return self.tower(embeddings, mask, self.rarity_scales[0] * self.rarity_in_tools(ids))
 
-    def query(self, state: Tensor, states: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
+    def query(
+        self, state: Tensor, states: Tensor, embeddings: Tensor, mask: Tensor, ids: Tensor | None = None
+    ) -> Tensor:
         """What is looked for (B, E).
 
         Args:
             state: (B, D), of the token that decides.
             states, embeddings: (B, T, D), of the context.
             mask: (B, T), true where the deciding token sees.
+            ids: (B, T), of the context; without them no word counts as rare.
         """
         keys = self.focus_key(states)
         scores = (keys @ self.focus_query(state)[..., None]).squeeze(-1) * keys.shape[-1] ** -0.5
+        if ids is not None:
+            if self.training:
+                self.rarity_in_contexts.count(ids, mask)
+            scores = scores + self.rarity_scales[1] * self.rarity_in_contexts(ids)
         words = F.normalize(embeddings, dim=-1)
         return self.tower.project(weighted_words(words, scores, mask))
 
