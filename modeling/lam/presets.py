@@ -50,7 +50,7 @@ PRESETS = {
             **{"subgoal_dim": 16, "working_slots": 4, "episodic_dim": 64, "episodic_capacity": 128},
             "latent_dim": 64,
         },
-        "parameters": 345_031,
+        "parameters": 345_033,
         "source": "for tests and first steps",
     },
 }
@@ -82,15 +82,15 @@ DEEPSEEK_7B = {
 }
 
 PRESETS |= {
-    "xlam-1b": xlam(DEEPSEEK_1B, 1_436_122_663, 1_346_471_936, "DeepSeek-Coder-1.3B", XLAM),
-    "xlam-7b": xlam(DEEPSEEK_7B, 7_247_185_447, 6_910_365_696, "DeepSeek-Coder-7B-v1.5", XLAM),
-    "xlam-8x7b": xlam(MIXTRAL_7B, 47_039_612_455, 46_702_792_704, "Mixtral-8x7B", XLAM),
-    "xlam-8x22b": xlam(MIXTRAL_22B, 141_364_006_439, 140_620_634_112, "Mixtral-8x22B", XLAM),
-    "xlam-2-1b": xlam(QWEN_1_5B, 1_596_476_455, 1_543_714_304, "Qwen2.5-1.5B", XLAM_2, is_tied=True),
-    "xlam-2-3b": xlam(QWEN_3B, 3_175_589_415, 3_085_938_688, "Qwen2.5-3B", XLAM_2, is_tied=True),
-    "xlam-2-8b": xlam({**LLAMA3, **size(32, 4096, 32, 14336)}, 8_367_080_999, 8_030_261_248, "LLaMA-3.1-8B", XLAM_2),
-    "xlam-2-32b": xlam(QWEN_32B, 33_284_049_447, 32_763_876_352, "Qwen2.5-32B", XLAM_2),
+    "xlam-1b": xlam(DEEPSEEK_1B, 1_436_122_665, 1_346_471_936, "DeepSeek-Coder-1.3B", XLAM),
+    "xlam-7b": xlam(DEEPSEEK_7B, 7_247_185_449, 6_910_365_696, "DeepSeek-Coder-7B-v1.5", XLAM),
+    "xlam-8x7b": xlam(MIXTRAL_7B, 47_039_612_457, 46_702_792_704, "Mixtral-8x7B", XLAM),
+    "xlam-8x22b": xlam(MIXTRAL_22B, 141_364_006_441, 140_620_634_112, "Mixtral-8x22B", XLAM),
+    "xlam-2-1b": xlam(QWEN_1_5B, 1_596_476_457, 1_543_714_304, "Qwen2.5-1.5B", XLAM_2, is_tied=True),
+    "xlam-2-3b": xlam(QWEN_3B, 3_175_589_417, 3_085_938_688, "Qwen2.5-3B", XLAM_2, is_tied=True),
+    "xlam-2-8b": xlam({**LLAMA3, **size(32, 4096, 32, 14336)}, 8_367_081_001, 8_030_261_248, "LLaMA-3.1-8B", XLAM_2),
+    "xlam-2-32b": xlam(QWEN_32B, 33_284_049_449, 32_763_876_352, "Qwen2.5-32B", XLAM_2),
     "xlam-2-70b": xlam(
-        {**LLAMA3, **size(80, 8192, 64, 28672)}, 71_863_014_951, 70_553_706_496, "LLaMA-3.1-70B", XLAM_2
+        {**LLAMA3, **size(80, 8192, 64, 28672)}, 71_863_014_953, 70_553_706_496, "LLaMA-3.1-70B", XLAM_2
     ),
 }
