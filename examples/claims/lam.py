@@ -2,8 +2,8 @@
 memory is used long after.
 
 After Zhang et al. 2024 (xLAM) and Schrittwieser et al. 2019. Tools and tasks are those of `python-tools`, whose test
-split has tools of its own; a task counts as done when its calls, run, end with the right answer. The key-door tasks are
-two rooms with a locked door: the policy has learnt from a few shortest ways.
+split has tools of its own; a task counts as done when its calls, run, end with the right answer. The key-door tasks
+are two rooms with a locked door: the policy has learnt from a few shortest ways.
 """
 
 import collections
@@ -162,11 +162,13 @@ class KeyDoor:
                 return
 
     def clone(self):
+        """The same task in the same state."""
         copy = object.__new__(KeyDoor)
         copy.cells, copy.place, copy.has_key = dict(self.cells), self.place, self.has_key
         return copy
 
     def step(self, act):
+        """Move; the reward and whether the goal is reached."""
         there = self.place[0] + MOVES[act][0], self.place[1] + MOVES[act][1]
         found = self.cells.get(there, WALL)
         if found == WALL or found == DOOR and not self.has_key:
@@ -177,6 +179,7 @@ class KeyDoor:
         return float(found == GOAL), found == GOAL
 
     def tokens(self):
+        """What there is to see: every cell, and whether the key is held."""
         shown = {**self.cells, self.place: AGENT}
         return [*(shown[r, c] for r in range(HEIGHT) for c in range(WIDTH)), HELD if self.has_key else FLOOR]
 
