@@ -16,11 +16,11 @@ from hf_zoo.agents.tree_search import tree_search
 from hf_zoo.modeling.lam import planning
 from hf_zoo.modeling.lam.planning import plan
 
-TIMES = 5
-DOUBLINGS = [8, 16, 32, 64, 128]
+TIMES = 3
+DOUBLINGS = [8, 16, 32, 64]
 CORE = {
-    **{"model_type": "llama", "vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 2816},
-    **{"num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 4},
+    **{"model_type": "llama", "vocab_size": 32000, "hidden_size": 768, "intermediate_size": 2048},
+    **{"num_hidden_layers": 8, "num_attention_heads": 12, "num_key_value_heads": 4},
 }
 
 
@@ -94,7 +94,7 @@ def main():
     judge = lambda ids, mask: (ids == 7).sum(-1).float()  # noqa: E731
     inside = Inside()
     inside.watch(writer, "forward")
-    for simulations in (8, 32):
+    for simulations in (4, 16):
 
         def run(simulations=simulations):
             options = {"simulations": simulations, "max_new_tokens": 3, "pad_token_id": 0, "eos_token_id": 1}
