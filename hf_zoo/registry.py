@@ -354,6 +354,12 @@ ARCHITECTURES = {
             processors=(("AutoProcessor", "vlm_processor.ZooVlmProcessor"),),
         ),
         Architecture(
+            "lam",
+            "large action model over any decoder: tools by description, arguments, options, world model, memory; xLAM",
+            ("Zhang et al. 2024", "https://arxiv.org/abs/2409.03215"),
+            ("causal-lm",),
+        ),
+        Architecture(
             "dpr",
             "dual encoder for retrieval, over any encoder, and its reader",
             ("Karpukhin et al. 2020", "https://arxiv.org/abs/2004.04906"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from modalities import MODALITIES
+from trajectories import trajectory
 
 import hf_zoo
 from hf_zoo.registry import ARCHITECTURES, Architecture
@@ -72,6 +73,8 @@ class Case:
             inputs = {**inputs, "neighbour_ids": neighbours}
             return {**self.labels(model, inputs), "neighbour_ids": neighbours}
         rows = len(ids)
+        if self.architecture.name == "lam" and name.endswith("ForCausalLM"):
+            return trajectory(model, inputs)
         if name == "ZooDprModel":
             return {"passage_input_ids": ids.flip(1)}
         if name == "ZooHibertForPreTraining":
@@ -256,6 +259,16 @@ CASES = {
             "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the parts",
         },
         never_learn=BLIND_SPOT,
+    ),
+    "zoo_lam": Case(
+        ARCHITECTURES["zoo_lam"],
+        waived={
+            "test_weights_of_another_shape_are_an_error": "sizes are those of the language model, tested itself",
+            "test_unknown_fields_are_refused_with_the_nearest": "sizes are those of the language model",
+        },
+        never_learn={
+            "tool_pointer.no_tool": "a number that softmax weighs against tools which here are far from it",
+        },
     ),
     "zoo_point_bert": Case(
         ARCHITECTURES["zoo_point_bert"],

@@ -1,0 +1,207 @@
+"""A `zoo_lam` checkpoint as the policy of an agent: the heads decide, and what they point at becomes a call."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..training.trajectories import TrajectoryCollator, parameters_of
+from .decisions import Ask, Decision, Finish, Think, ToolCall
+from .lam_text import ContextText, context_text, copied_value, fits
+from .planner import Planner
+from .policy import Context
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_SPANS = 8  # the likeliest, of which the first that is a value of the parameter's type is taken
+_MOST_WRITTEN = 64  # tokens of an argument or of a thought that the model writes itself
+
+
+class LamPolicy:
+    """Decides with a model's pointer, binder and planner.
+
+    Args:
+        model: a `ZooLamForCausalLM`.
+        tokenizer: the model's, a fast one.
+        planner: "react", "hierarchical", "mcts" or "mcts+hierarchical"; the config's without it.
+        seed: of the search.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        planner: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.planner = Planner(model, planner, seed)
+        longest = getattr(model.config.text_config, "max_position_embeddings", None) or 2048
+        longest -= model.config.num_profile_vectors + _MOST_WRITTEN
+        self.collator = TrajectoryCollator(tokenizer, model.config, longest, with_labels=False)
+        self._texts: list[str | None] | None = None
+
+    def decide(self, context: Context) -> Decision:
+        """The next decision: a call, a thought, a question about what cannot be bound, or the end."""
+        import torch
+
+        if not context.steps:
+            self.planner.begin()
+        seen = self.read(context)
+        row = {"context": seen, "tools": list(context.tools)}
+        with torch.no_grad():
+            batch = self._batch(row)
+            outputs = self.model(**batch)
+            kind, tool = self.planner.choose(outputs, batch["tool_mask"].any(-1) if context.tools else None)
+            if kind == "finish":
+                return Finish(self._answer(context))
+            if kind == "think":
+                return Think(self._write(seen.text + " think:"))
+            if kind == "ask":
+                return Ask(self._write(seen.text + " ask:"))
+            function = context.tools[tool]["function"]
+            return self._bind(row, function, len(context.results))
+
+    def read(self, context: Context) -> ContextText:
+        """The text that the model is given for a context, with what it recalls itself where nothing else did."""
+        calls = [
+            (step.decision.name, step.observation.text)
+            for step in context.steps
+            if isinstance(step.decision, ToolCall) and step.observation is not None and step.observation.status == "OK"
+        ]
+        memories = context.memories or self.recall(context.task)
+        task = context.task
+        for step in context.steps:  # what the user said since
+            if step.observation is not None and step.observation.source == "user":
+                task += f" {step.observation.text}"
+        return context_text(task, calls, memories)
+
+    def remember(self, text: str, importance: float = 0.0, outcome: float = 0.0) -> None:
+        """Keep a text in the model's episodic memory, which is saved with it."""
+        import torch
+
+        ids = torch.tensor(self.collator.short(text), device=self.model.device)
+        self.model.model.remember(ids, importance=importance, outcome=outcome)
+
+    def recall(self, text: str) -> list[str]:
+        """What episodic memory has for a text, best first."""
+        import torch
+
+        found = self.model.model.recall(torch.tensor([self.collator.short(text)], device=self.model.device))
+        if found is None:
+            return []
+        rows = zip(found.tokens[0].tolist(), found.mask[0].sum(-1).tolist(), strict=True)
+        return [self.tokenizer.decode(tokens[:length]).strip() for tokens, length in rows if length]
+
+    def _batch(self, row: dict[str, Any]) -> dict[str, Any]:
+        batch = self.collator([row])
+        if not row["tools"]:
+            batch = {name: value for name, value in batch.items() if not name.startswith("tool_")}
+        return {name: value.to(self.model.device) for name, value in batch.items()}
+
+    def _bind(self, row: dict[str, Any], function: dict[str, Any], num_results: int) -> Decision:
+        """The call of a tool with what its parameters are bound to, or a question about one that is not."""
+        from hf_zoo.modeling.lam.configuration_lam import MODES
+
+        parameters = parameters_of(function)[: self.model.config.max_parameters]
+        arguments: dict[str, Any] = {}
+        if parameters:
+            batch = self._batch({**row, "call": {"name": function["name"]}})
+            binding = self.model(**batch).binding
+            offsets = self.collator.row(row)["offsets"]
+            taken: list[tuple[int, int]] = []
+            for place, parameter in enumerate(parameters):
+                modes = [MODES[i] for i in binding.mode_logits[0, place].argsort(descending=True).tolist()]
+                if modes[0] == "omit" and not parameter["required"]:
+                    continue
+                ways = [] if modes[0] == "omit" else [mode for mode in modes if mode != "omit"]
+                values = (
+                    self._value(mode, row["context"], offsets, binding, place, parameter, num_results, taken)
+                    for mode in ways
+                )
+                value = next((value for value in values if value is not None), None)
+                if value is None and parameter["required"]:
+                    said = parameter["schema"].get("description", "").rstrip(".")
+                    return Ask(f"What is {parameter['name']} of {function['name']}? {said}".strip())
+                if value is not None:
+                    arguments[parameter["name"]] = value
+        return ToolCall(function["name"], arguments)
+
+    def _value(
+        self,
+        mode: str,
+        context: ContextText,
+        offsets: list[tuple[int, int]],
+        binding: Any,
+        place: int,
+        parameter: dict[str, Any],
+        num_results: int,
+        taken: list[tuple[int, int]],
+    ) -> Any:
+        """What a parameter is bound to one way; None where that way does not bind it."""
+        from hf_zoo.modeling.lam.binder import best_spans
+
+        schema, kind = parameter["schema"], parameter["schema"].get("type", "string")
+        choices = schema.get("enum")
+        if mode == "choice" and choices:
+            return choices[int(binding.choice_logits[0, place, : len(choices)].argmax())]
+        if choices or mode == "omit":
+            return None
+        if mode == "copy":
+            starts, ends = binding.start_logits[0, place], binding.end_logits[0, place]
+            for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
+                if any(first <= b and last >= a for a, b in taken):  # each argument has a place of its own
+                    continue
+                value = copied_value(context, offsets[first][0], offsets[last][1], schema, num_results)
+                if value is not None:
+                    taken.append((first, last))
+                    return value
+            return None
+        if mode == "value" and kind == "boolean":
+            return bool(binding.boolean_logits[0, place] > 0)
+        if mode == "value" and kind in ("integer", "number"):
+            value = float(binding.number[0, place])
+            return round(value) if kind == "integer" else value
+        if mode == "generate":
+            return self._written(context, parameter)
+        return None
+
+    def _written(self, context: ContextText, parameter: dict[str, Any]) -> Any:
+        """An argument that the language model writes, under its schema; None where it comes to no end."""
+        from hf_zoo.modeling.lam.json_schema import JsonSchemaLogitsProcessor, token_texts
+
+        if self._texts is None:
+            self._texts = token_texts(self.tokenizer)
+        prompt = f"{context.text} {parameter['name']}: "
+        try:
+            processor = JsonSchemaLogitsProcessor(
+                parameter["schema"], self.tokenizer, self._length(prompt), texts=self._texts
+            )
+            value = json.loads(self._write(prompt, [processor]))
+        except ValueError:
+            return None
+        return value if fits(value, parameter["schema"].get("type", "string")) else None
+
+    def _length(self, prompt: str) -> int:
+        return len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+    def _write(self, prompt: str, processors: list | None = None) -> str:
+        import torch
+
+        ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        written = self.model.generate(
+            torch.tensor([ids], device=self.model.device),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=self.model.device),
+            max_new_tokens=_MOST_WRITTEN,
+            do_sample=False,
+            logits_processor=processors,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        return self.tokenizer.decode(written[0, len(ids) :], skip_special_tokens=True).strip()
+
+    def _answer(self, context: Context) -> str:
+        """The last result in words, which is what a chain of calls was for."""
+        if not context.results:
+            return self._write(self.read(context).text + " finish:")
+        last = context.results[-1]
+        return last if isinstance(last, str) else json.dumps(last)

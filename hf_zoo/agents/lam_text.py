@@ -1,0 +1,129 @@
+"""What a `zoo_lam` model reads when it decides, and how what it points at becomes an argument.
+
+    memory: <what was recalled>
+    task: <in the user's words>
+    call 0: <tool>
+    result 0: <the beginning of what came back>
+    act:
+
+The last token decides. Training (`hf_zoo.training.trajectories`) and the runtime (`lam_policy.py`) both write it here.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+RESULT_CHARACTERS = 48  # of a result that are shown; the whole is what "result 0" stands for
+_QUOTES = "'\"`"
+
+
+@dataclass(frozen=True)
+class ContextText:
+    """The text, and where it names results: (first character, one after the last, number)."""
+
+    text: str
+    results: tuple[tuple[int, int, int], ...]
+
+    def result_at(self, start: int, end: int) -> int | None:
+        """The result that a span of characters names; None where it is a value."""
+        return next((n for first, last, n in self.results if first <= start and end <= last), None)
+
+
+def context_text(task: str, calls: Sequence[tuple[str, str]] = (), memories: Sequence[str] = ()) -> ContextText:
+    """The context of a decision.
+
+    Args:
+        task: in words.
+        calls: (name, result in words) of the calls that succeeded, in order.
+        memories: best first.
+    """
+    text = "".join(f"memory: {_one_line(memory)}\n" for memory in memories) + f"task: {task.strip()}\n"
+    results = []
+    for number, (name, result) in enumerate(calls):
+        text += f"call {number}: {name}\n"
+        shown, mark = _one_line(result)[:RESULT_CHARACTERS], f"result {number}"
+        results.append((len(text), len(text) + len(mark), number))
+        text += f"{mark}: {shown}\n"
+    return ContextText(text + "act:", tuple(results))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def parse_value(text: str, schema: dict[str, Any]) -> Any:
+    """A copied span as a value of its type; the span may have quotes or a full stop around the value.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = text.strip()
+    inner = text
+    if len(text) > 1 and text[0] in _QUOTES:  # the closing one may be a token of its own
+        inner = text[1 : text.rfind(text[0])] if text.rfind(text[0]) > 0 else text[1:]
+    elif len(text) > 1 and text[-1] in _QUOTES and text.count(text[-1]) == 1:
+        inner = text[:-1]
+    kind = schema.get("type", "string")
+    if kind == "string":
+        return inner if inner != text else _without_mark(text)
+    for candidate in (inner, _without_mark(inner), inner.rstrip(".?!,;:'\")"), inner.strip(_QUOTES)):
+        try:
+            value = json.loads(candidate)
+        except ValueError:
+            continue
+        if fits(value, kind):
+            return int(value) if kind == "integer" else value
+    raise ValueError(f"{text!r} is no {kind}")
+
+
+def _without_mark(text: str) -> str:
+    """Without the mark that ends a sentence."""
+    return text[:-1].rstrip() if len(text) > 1 and text[-1] in ".?!,;" else text
+
+
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value is of a type of JSON schema."""
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "integer":
+        return isinstance(value, int) or isinstance(value, float) and value.is_integer()
+    kinds = {"number": (int, float), "string": str, "array": list, "object": dict}
+    return isinstance(value, kinds.get(kind, object))
+
+
+def copied_value(context: ContextText, start: int, end: int, schema: dict[str, Any], num_results: int) -> Any:
+    """What a span of characters binds a parameter to; None where it is no value of its type, or a part of one.
+
+    Args:
+        num_results: how many results there are to name.
+    """
+    text = context.text[start:end]
+    start += len(text) - len(text.lstrip())
+    number = context.result_at(start, end)
+    if number is not None:
+        return {"$result": number} if number < num_results else None
+    around = context.text[max(start - 1, 0) : start], context.text[end : end + 2]
+    if schema.get("type") in ("integer", "number") and (
+        re.match(r"[\w.-]", around[0]) or re.match(r"[\w-]|\.\d", around[1])
+    ):
+        return None
+    try:
+        return parse_value(text, schema)
+    except ValueError:
+        return None
+
+
+def find_value(context: ContextText, value: Any) -> list[tuple[int, int]]:
+    """Where a value of an argument stands in a context, as spans of characters, the first in the text first."""
+    if isinstance(value, dict) and set(value) == {"$result"}:
+        return [(first, last) for first, last, number in context.results if number == value["$result"]]
+    end = context.results[0][0] if context.results else len(context.text)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    pattern = re.escape(text)
+    if text[:1].isalnum():
+        pattern = r"(?<![\w.])" + pattern
+    if text[-1:].isalnum():
+        pattern += r"(?!\w|\.\d)"
+    return [match.span() for match in re.finditer(pattern, context.text[:end])] if text else []
