@@ -43,9 +43,7 @@ class ConceptEncoder:
     ) -> None:
         self._encode = getattr(encoder, "encode", None) or getattr(encoder, "passages", None)
         if self._encode is None:
-            raise ValueError(
-                f"{type(encoder).__name__} makes no vectors: give a SentenceTransformer or a TextEncoder"
-            )
+            raise ValueError(f"{type(encoder).__name__} makes no vectors: give a SentenceTransformer or a TextEncoder")
         self.segment, self.end = segment or SentenceSegmenter(), end
 
     def vectors(self, sentences: Sequence[str]) -> "torch.Tensor":

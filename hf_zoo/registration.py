@@ -56,19 +56,26 @@ def _register_processors(architecture: Architecture, config_class: type) -> None
     fast, classes = transformers.PreTrainedTokenizerFast, architecture.processor_classes()
     own = classes.pop("AutoTokenizer", None)
     transformers.AutoTokenizer.register(config_class, tokenizer_class=fast, slow_tokenizer_class=own, exist_ok=True)
-    mappings = {
-        "AutoProcessor": processing_auto.PROCESSOR_MAPPING,
-        "AutoFeatureExtractor": feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING,
-        "AutoImageProcessor": image_processing_auto.IMAGE_PROCESSOR_MAPPING,
+    # From their own modules: without torchvision older versions of transformers have a dummy at the top
+    autos = {
+        "AutoProcessor": (processing_auto.AutoProcessor, processing_auto.PROCESSOR_MAPPING),
+        "AutoFeatureExtractor": (
+            feature_extraction_auto.AutoFeatureExtractor,
+            feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING,
+        ),
+        "AutoImageProcessor": (
+            image_processing_auto.AutoImageProcessor,
+            image_processing_auto.IMAGE_PROCESSOR_MAPPING,
+        ),
     }
     for name, processor_class in classes.items():
-        auto_class, held = getattr(transformers, name), processor_class
+        (auto_class, mapping), held = autos[name], processor_class
         if name == "AutoImageProcessor":  # one class a backend; ours need neither torchvision nor a GPU
             held = {"pil": processor_class}
             auto_class.register(config_class, image_processor_classes=held, exist_ok=True)
         else:
             auto_class.register(config_class, processor_class, exist_ok=True)
-        _assert_held(name, mappings[name], config_class, held)
+        _assert_held(name, mapping, config_class, held)
 
 
 def _refuse_taken(model_type: str, config_class: type) -> None:
