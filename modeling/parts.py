@@ -10,8 +10,6 @@ import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from .part_classes import CLASSES
-
 PART = AutoConfig  # what `sub_configs` says of a part that may be of any architecture
 
 
@@ -30,7 +28,7 @@ def part_config(value: dict[str, Any] | PreTrainedConfig, field: str) -> PreTrai
     model_type = value.get("model_type")
     if model_type is None:
         raise ValueError(f"{field} needs a model_type, such as 'zoo_mlm' or 'bert'")
-    own = CLASSES.get(model_type, {}).get("AutoConfig")
+    own = _exported(model_type).get("AutoConfig")
     if own is None and model_type not in CONFIG_MAPPING:
         raise ValueError(f"{field} has model_type {model_type!r}, which transformers does not know")
     return (own or CONFIG_MAPPING[model_type]).from_dict(value)
@@ -44,11 +42,18 @@ def part_model(config: PreTrainedConfig, auto_class: str = "AutoModel", **option
         auto_class: which head, in transformers' words ("AutoModel", "AutoModelForCausalLM").
         options: for the model's constructor, where it takes them (`add_pooling_layer=False`).
     """
-    model_class = CLASSES.get(config.model_type, {}).get(auto_class)
+    model_class = _exported(config.model_type).get(auto_class)
     if model_class is None:
         model_class = getattr(transformers, auto_class)._model_mapping[type(config)]  # from_config takes no options
     taken = inspect.signature(model_class.__init__).parameters
     return model_class._from_config(config, **{name: value for name, value in options.items() if name in taken})
+
+
+def _exported(model_type: str) -> dict[str, type]:
+    """What part_classes.py knows of a model type, by Auto class."""
+    from .part_classes import CLASSES  # at the first use, since parts that have parts import this file
+
+    return CLASSES.get(model_type, {})
 
 
 class FreezesParts:

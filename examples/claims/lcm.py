@@ -3,9 +3,9 @@
 Questions of one to three hops about the standard library ("What is the package of the module of the base class of
 json.decoder.JSONDecodeError?"), held out by a hash. The concept model has the graph as edges, and learns from training
 questions and their answers alone: no path is shown to it. The entity that a question starts from is found by its name.
-The language model has as many parameters, reads the same facts as sentences and the same questions with their answers,
-and is right where it would write the answer. Then, for questions whose last step can be led elsewhere, that edge is
-changed and the question is asked again, without training.
+The language model has as many parameters and as many steps, reads the same facts as sentences and the same questions
+with their answers, and is right where it would write the answer. Then, for questions whose last step can be led
+elsewhere, that edge is changed and the question is asked again, without training.
 """
 
 import torch
@@ -15,7 +15,7 @@ from hf_zoo.claims import Claim, train
 from hf_zoo.data import load_dataset
 from hf_zoo.tokenization.train import train_tokenizer
 
-STEPS, RIVAL_STEPS = 450, 250
+STEPS = 450  # of each model
 ASKED, EDITED = 150, 20  # questions for each number of hops, and edges that are changed
 LENGTH, BATCH = 44, 24  # tokens of a row, rows of a step
 SIZES = {"vocab_size": 1024, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128}
@@ -97,8 +97,8 @@ def main():
 
     told = [row["text"] for row in facts if len(tokenizer(row["text"])["input_ids"]) < LENGTH]
     texts = text_rows([*told, *(f"{row['question']} {row['answer']}" for row in train_rows)])
-    losses = train(rival, draw_from(texts), RIVAL_STEPS, 4e-3, BATCH, seed=SEED + 1)
-    claim.draw("loss", "language model, of tokens", range(10, RIVAL_STEPS + 1, 10), losses)
+    losses = train(rival, draw_from(texts), STEPS, 4e-3, BATCH, seed=SEED + 1)
+    claim.draw("loss", "language model, of tokens", range(10, STEPS + 1, 10), losses)
 
     @torch.no_grad()
     def rival_accuracy(rows):

@@ -70,9 +70,10 @@ class ZooConceptPredictorPreTrainedModel(ZooPreTrainedModel):
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
-        """Two rows of four vectors."""
+        """Two rows of four vectors, with the mask that says so: a third axis is not that of concepts."""
         generator = torch.Generator().manual_seed(0)
-        return {"concepts": torch.randn(2, 4, self.config.sentence_size, generator=generator)}
+        concepts = torch.randn(2, 4, self.config.sentence_size, generator=generator)
+        return {"concepts": concepts, "attention_mask": torch.ones(2, 4, dtype=torch.long)}
 
 
 class ZooConceptPredictorModel(LlmTrunk, ZooConceptPredictorPreTrainedModel):

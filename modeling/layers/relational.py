@@ -31,13 +31,14 @@ def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tens
     return weights / weights.new_zeros(num_segments).index_add(0, segments, weights).index_select(0, segments)
 
 
-def follow(p: Tensor, relations: Tensor, edges: Tensor) -> Tensor:
+def follow(p: Tensor, relations: Tensor, edges: Tensor, hidden: Tensor | None = None) -> Tensor:
     """Where a distribution gets to by one step along the edges.
 
     Args:
         p: (Q, N), of at least float32.
         relations: (Q, R), how much of it goes along edges of each kind.
         edges: (3, M) of head, relation and tail.
+        hidden: (Q, M), true where an edge is not there for a distribution.
 
     Returns:
         (Q, N) that sums to one, or is zero where no edge leads anywhere.
@@ -45,6 +46,8 @@ def follow(p: Tensor, relations: Tensor, edges: Tensor) -> Tensor:
     heads, kinds, tails = edges
     # (M, Q): whole rows are gathered and added; the gradient of `p.T[heads]` would sort them first
     mass = p.T.index_select(0, heads) * relations.T.to(p.dtype).index_select(0, kinds)
+    if hidden is not None:
+        mass = mass.masked_fill(hidden.T, 0.0)
     reached = mass.new_zeros(p.T.shape).index_add(0, tails, mass).T
     total = reached.sum(-1, keepdim=True)
     p = torch.where(total > LEAST_MASS, reached / total.clamp_min(LEAST_MASS), 0.0)

@@ -25,6 +25,8 @@ class ZooLcmConfig(ZooLlmConfig):
         num_free_slots: learned concepts of each sentence beside those of the graph.
         level_sizes: abstract concepts of each level above sentences.
         num_hops: relations that are followed one after the other.
+        hide_direct_edges: in training a question does not see edges from where it starts straight to its answer, so
+            that the longer way is learnt; for questions of two hops or more.
         graph_score: how a triple is scored when the graph is learnt.
         num_negatives: other entities that the tail of a triple is told from, drawn anew each step; all of them where
             there are no more.
@@ -54,6 +56,7 @@ class ZooLcmConfig(ZooLlmConfig):
     num_free_slots: int = 8
     level_sizes: list[int] | None = None
     num_hops: int = 3
+    hide_direct_edges: bool = False
     graph_score: Literal["distmult", "complex"] = "distmult"
     num_negatives: int = 64
     num_graph_samples: int = 256

@@ -41,7 +41,7 @@ from .configuration_lcm import ZooLcmConfig
 from .graph_editing import HasGraph
 from .hierarchy import SpanPooling, Taxonomy
 from .knowledge_graph import KnowledgeGraph
-from .multi_hop import MultiHopReasoner, trace
+from .multi_hop import MultiHopReasoner, direct_edges, trace
 from .outputs_lcm import ConceptModelOutput, GraphAnswerOutput
 
 
@@ -344,7 +344,10 @@ class ZooLcmForGraphQuestionAnswering(Head, ZooLcmPreTrainedModel):
         query = self.pooling(x, row)
         links = self.linker(x, row, concepts, mention_ids)
         start = links.spread(len(concepts))[:, 0]
-        hops = self.reasoner(query[:, 0], start, concepts, graph.relations, graph.edges)
+        hidden = None
+        if self.training and self.config.hide_direct_edges and labels is not None:
+            hidden = direct_edges(start, labels, graph.edges)
+        hops = self.reasoner(query[:, 0], start, concepts, graph.relations, graph.edges, hidden)
         logits = hops.answer.clamp_min(LEAST_MASS).log()
         loss = None
         if labels is not None:

@@ -73,6 +73,19 @@ def trace(hops: Hops, start: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     return path, entity
 
 
+def direct_edges(start: Tensor, answers: Tensor, edges: Tensor) -> Tensor:
+    """(Q, M), true on edges from where a question starts straight to an answer of it.
+
+    Args:
+        start: (Q, N).
+        answers: (Q) or (Q, A), numbers of entities, -100 where there are no more.
+        edges: (3, M).
+    """
+    heads, _, tails = edges
+    is_answer = (answers.view(len(start), -1, 1) == tails).any(1)
+    return (start > 0).index_select(1, heads) & is_answer
+
+
 class QueryUpdate(nn.GRUCell):
     """q' = GRU(input, q)."""
 
@@ -100,14 +113,31 @@ class MultiHopReasoner(nn.Module):
         self.gru = QueryUpdate(concept_size, concept_size)
         self.halt = nn.Linear(concept_size, 1, bias=False)
 
-    def forward(self, query: Tensor, start: Tensor, concepts: Tensor, relations: Tensor, edges: Tensor) -> Hops:
-        """query (Q, E), start (Q, N) that sums to one, concepts (N, E), relations (R, E), edges (3, M) -> the hops."""
+    def forward(
+        self,
+        query: Tensor,
+        start: Tensor,
+        concepts: Tensor,
+        relations: Tensor,
+        edges: Tensor,
+        hidden: Tensor | None = None,
+    ) -> Hops:
+        """The hops of each question.
+
+        Args:
+            query: (Q, E).
+            start: (Q, N), which sums to one.
+            concepts: (N, E).
+            relations: (R, E).
+            edges: (3, M).
+            hidden: (Q, M), true on edges that are not there for a question.
+        """
         p = start.to(torch.promote_types(start.dtype, torch.float32))
         found, chosen, halting = [], [], []
         for _ in range(self.num_hops):
             scores = (self.relation_proj(query) @ relations.T).to(p.dtype)
             alpha = (_CAP * (scores / _CAP).tanh()).softmax(-1)
-            p = follow(p, alpha, edges)
+            p = follow(p, alpha, edges, hidden)
             query = self.gru(p.to(concepts.dtype) @ concepts, query)
             found.append(p)
             chosen.append(alpha)

@@ -16,6 +16,11 @@ def test_signal_falls_from_almost_one_to_none(schedule):
     assert (shares.diff() < 0).all() and shares[-1] == 0
 
 
+def without_signal_at_the_end(shares):
+    roots = torch.tensor(shares, dtype=torch.float64).sqrt()
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+
+
 def test_the_cosine_schedule_is_its_formula_with_a_rescaled_end():
     steps, bar = 50, []
     for t in range(steps + 1):
@@ -24,9 +29,22 @@ def test_the_cosine_schedule_is_its_formula_with_a_rescaled_end():
     for t in range(steps):
         product *= 1 - min(1 - float(bar[t + 1] / bar[t]), 0.999)
         shares.append(product)
-    roots = torch.tensor(shares, dtype=torch.float64).sqrt()
-    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
-    assert_close(signal_shares(steps, "cosine"), roots**2)
+    assert_close(signal_shares(steps, "cosine"), without_signal_at_the_end(shares))
+
+
+def test_the_linear_schedule_is_that_of_a_thousand_steps_at_any_number():
+    """Of 100 steps each adds ten times as much."""
+    shares, product = [], 1.0
+    for t in range(100):
+        product *= 1 - 10 * (1e-4 + (0.02 - 1e-4) * t / 99)
+        shares.append(product)
+    assert_close(signal_shares(100, "linear"), without_signal_at_the_end(shares))
+
+
+def test_the_sigmoid_schedule_is_its_formula():
+    odds = [t / (50 - t) for t in range(1, 50)]
+    shares = [*(1 / (1 + x**1.5) for x in odds), 0.0]
+    assert_close(signal_shares(50, "sigmoid"), without_signal_at_the_end(shares), atol=1e-6, rtol=1e-6)
 
 
 def test_noise_and_clean_vector_are_found_again():

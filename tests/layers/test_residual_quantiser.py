@@ -42,3 +42,12 @@ def test_fitting_is_reproducible_uses_all_codes_and_wants_enough_vectors():
     assert len(quantiser.encode(vectors)[:, 0].unique()) == 8
     with pytest.raises(ValueError, match="codebook_size=8 .* got 7"):
         quantiser.fit(vectors[:7])
+
+
+def test_a_code_that_nobody_needs_is_tried_elsewhere():
+    """Most vectors are alike, so that most code books' first codes are too."""
+    vectors = torch.full((60, 6), 9.0, dtype=torch.float64)
+    vectors[50:] += torch.randn(10, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    quantiser = ResidualQuantiser(1, 8, 6).double()
+    quantiser.fit(vectors)
+    assert (quantiser.codebooks - 9).abs().max() < 5  # none was left at zero

@@ -144,6 +144,83 @@ def test_a_denoiser_block_starts_as_the_identity():
     assert_close(block(x, step, context, mask), x, rtol=0, atol=0)
 
 
+def test_a_denoiser_block_is_its_equation():
+    block = built("two_tower").head.denoiser.layers[0]
+    x, step, context = torch.randn(3, 2, 4, 64, dtype=torch.float64).unbind(0)
+    mask = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
+    numbers = block.modulation(step / (1 + (-step).exp())).split(64, -1)
+    keys, values = block.cross_attn.project_context(context)
+    y = x + numbers[2] * block.own_attn(block.own_norm(x) * (1 + numbers[1]) + numbers[0])
+    crossed = block.cross_attn(block.cross_norm(y) * (1 + numbers[4]) + numbers[3], keys, values, mask)[0]
+    y = y + numbers[5] * crossed
+    y = y + numbers[8] * block.mlp(block.mlp_norm(y) * (1 + numbers[7]) + numbers[6])
+    assert_close(block(x, step, context, mask), y)
+
+
+def context_of(model, x):
+    outputs = model.model(concepts=x, use_cache=True)
+    return Context(outputs.last_hidden_state, torch.ones(x.shape[:2], dtype=torch.bool), outputs.past_key_values)
+
+
+def test_diffusion_is_sampled_as_its_equations_say():
+    """From noise alone, where only the prediction is known, to the clean vector, by a plain loop."""
+    model, x = built("two_tower", num_sampling_steps=4), vectors(2, 3)
+    head, context = model.head, context_of(model, x)
+    options = {"guidance_scale": 2.5, "guidance_rescale": 0.4, "initial_noise": 0.6, "noise_scaling": 1.1}
+    sampling = Sampling(4, **options, generator=torch.Generator().manual_seed(0))
+    found = head.sample(model.model, context, sampling)
+    y = 0.6 * torch.randn(2, 32, generator=torch.Generator().manual_seed(0)).double()
+    steps = [19, 14, 9, 4]
+    for step, later in zip(steps, [14, 9, 4, None], strict=True):
+        numbers = torch.full((2,), step)
+        clean, free = (head.clean(model.model, y, numbers, context, is_guided) for is_guided in (True, False))
+        noise = y
+        if step != 19:
+            share = head.diffusion.shares[step]
+            with_, without = ((y - share.sqrt() * c) / (1 - share).sqrt() for c in (clean, free))
+            noise = without + 2.5 * (with_ - without)
+            noise = noise * (0.4 * with_.std(-1, keepdim=True) / noise.std(-1, keepdim=True) + 0.6) / 1.1
+            clean = (y - (1 - share).sqrt() * noise) / share.sqrt()
+        kept = 1.0 if later is None else head.diffusion.shares[later]
+        y = kept**0.5 * clean + (1 - kept) ** 0.5 * noise
+    assert_close(found, y)
+
+
+def test_codes_are_sampled_from_coarse_to_fine():
+    model, x = built("quantised"), vectors(3, 3)
+    with torch.no_grad():
+        model.head.book_bias.normal_()
+    head, context = model.head, context_of(model, x)
+    hidden, books = with_nothing(context.hidden), head.quantiser.codebooks
+    seen = torch.ones(3, 1, 4, dtype=torch.bool)
+    nothing = seen & torch.tensor([True, False, False, False])
+    for scale, temperature in ((1.0, 0.0), (40.0, 0.0), (2.0, 0.5)):
+        sampling = Sampling(1, scale, 0, 1, 1, temperature, torch.Generator().manual_seed(0))
+        found = head.sample(model.model, context, sampling)
+        generator, known = torch.Generator().manual_seed(0), torch.zeros(3, 1, 32, dtype=torch.float64)
+        for k in range(4):
+            number = torch.full((3, 1), k)
+            y = [
+                head.project(head.denoiser(known, number, hidden, mask)) + head.book_bias[k]
+                for mask in (seen, nothing)
+            ]
+            logits = y[1] + scale * (y[0] - y[1])
+            if temperature:  # the largest of scores with Gumbel noise is a draw from their softmax
+                uniform = torch.rand(logits.shape, generator=generator).double()
+                logits = logits / temperature - (-uniform.log()).log()
+            known = known + books[k][logits.argmax(-1)]
+        assert_close(found, known[:, 0])
+
+
+def test_regression_is_measured_at_the_concepts_after():
+    model, x = built("regression"), vectors()
+    model.fit_space(vectors(1, 60, seed=9)[0] * 2 + 1)
+    outputs = model(concepts=x, labels=x)
+    space = model.model.space
+    expected = (space.normalise(outputs.predictions[:, :-1]) - space.normalise(x[:, 1:])).square().mean()
+    assert_close(outputs.loss, expected.float())
+
+
 def test_quantised_codes_are_learnt_book_by_book():
     """Its loss is the cross-entropy of the codes of all books in turn, computed plainly."""
     model, x = built("quantised"), vectors(2, 4)

@@ -120,6 +120,36 @@ def test_rows_whose_sentences_end_at_different_steps():
 
 
 @torch.no_grad()
+def test_numbers_of_sentences_may_have_gaps():
+    """A number that no token has is a sentence that nobody sees."""
+    model = tiny("feature-extraction")
+    close, apart = (torch.tensor([[0] * 4 + [k] * 3 + [2 * k] * 4 + [2 * k + 1]]) for k in (1, 2))
+    got = model(IDS, sentence_ids=apart).last_hidden_state
+    assert_close(got, model(IDS, sentence_ids=close).last_hidden_state)
+
+
+@torch.no_grad()
+def test_documents_of_a_row_do_not_see_the_concepts_of_each_other():
+    """The first ends in the middle of a sentence, the second with one, and the third begins anew."""
+    model = tiny("feature-extraction")
+    documents = IDS[:, :6], IDS[:, [0, 3, 4, 5, 6]], IDS[:, 1:]
+    position_ids = torch.cat([torch.arange(ids.shape[1]) for ids in documents])[None]
+    packed = model(torch.cat(documents, 1), position_ids=position_ids, use_cache=False).last_hidden_state
+    alone = torch.cat([model(ids).last_hidden_state for ids in documents], 1)
+    assert_close(packed, alone, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_mentions_may_come_with_later_tokens():
+    model = tiny("feature-extraction")
+    mentions = torch.full_like(IDS, -1)
+    mentions[:, 2] = 7
+    cache = model(IDS[:, :2], use_cache=True).past_key_values
+    got = model(IDS[:, 2:], mention_ids=mentions[:, 2:], past_key_values=cache).last_hidden_state
+    assert_close(got, model(IDS, mention_ids=mentions).last_hidden_state[:, 2:], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_generation_keeps_the_mentions_of_the_prompt():
     model = tiny()
     mentions = torch.full_like(IDS, -1)
@@ -208,7 +238,8 @@ def test_linking_takes_what_is_mentioned_or_what_fits_best():
 
 
 def test_links_pass_gradients_to_what_was_chosen():
-    model = tiny("feature-extraction")
+    """Though their vectors are taken as they are; hops would bring gradients of their own."""
+    model = tiny("feature-extraction", num_hops=0)
     model(IDS).last_hidden_state[0, -1].sum().backward()
     assert model.memory.linker.mention_proj.weight.grad.abs().max() > 0
 
@@ -441,6 +472,26 @@ def test_an_edge_flips_the_answer_without_training():
     assert (
         model.path_of(outputs) == ["a", "next", "b", "next", "f"][: 2 * int((outputs.paths[0, :, 0] >= 0).sum()) + 1]
     )
+
+
+def test_direct_edges_are_hidden_from_their_question_in_training():
+    """As if each had a graph without them; others see them, and so does who asks afterwards."""
+    facts = [*chain("abcd"), ("a", "skip", "c"), ("b", "skip", "d"), ("a", "skip", "d"), ("a", "skip", "b")]
+    mentions = torch.full((2, IDS.shape[1]), -1)
+    mentions[:, -1] = torch.tensor([0, 1])
+    answers = torch.tensor([[2, 3], [3, -100]])  # c and d for a question about a, d for one about b
+
+    def logits(facts, is_training, **options):
+        model = tiny("graph-question-answering", 0.0, num_hops=2, num_graph_layers=0, **SMALL, **options)
+        model.load_graph(facts, "abcd", ["next", "skip"])
+        return model.train(is_training)(IDS.repeat(2, 1), mention_ids=mentions, labels=answers).logits
+
+    hidden = logits(facts, True, hide_direct_edges=True)
+    without = [("a", "skip", "c"), ("a", "skip", "d")], [("b", "skip", "d")]
+    for row, gone in enumerate(without):
+        assert_close(hidden[row], logits([fact for fact in facts if fact not in gone], True)[row])
+    assert_close(logits(facts, False, hide_direct_edges=True), logits(facts, False))
+    assert (logits(facts, True) - hidden).abs().amax(-1).min() > 0.01
 
 
 def test_several_right_answers():
