@@ -12,7 +12,7 @@ from .policy import Context
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_SPANS = 8  # the likeliest, of which the first that is a value of the parameter's type is taken
+_SPANS = 256  # the likeliest, of which the first that is a value of the parameter's type is taken
 _MOST_WRITTEN = 64  # tokens of an argument or of a thought that the model writes itself
 
 
@@ -39,6 +39,18 @@ class LamPolicy:
         longest -= model.config.num_profile_vectors + _MOST_WRITTEN
         self.collator = TrajectoryCollator(tokenizer, model.config, longest, with_labels=False)
         self._texts: list[str | None] | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> "LamPolicy":
+        """The policy of a saved model.
+
+        Args:
+            name: a folder or a name on the Hub, with the tokenizer.
+            options: of `LamPolicy`.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        return cls(AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name), **options)
 
     def decide(self, context: Context) -> Decision:
         """The next decision: a call, a thought, a question about what cannot be bound, or the end."""
@@ -149,11 +161,12 @@ class LamPolicy:
         if mode == "copy":
             starts, ends = binding.start_logits[0, place], binding.end_logits[0, place]
             for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
-                if any(first <= b and last >= a for a, b in taken):  # each argument has a place of its own
+                start, end = context.whole(offsets[first][0], offsets[last][1])
+                if any(start < b and end > a for a, b in taken):  # each argument has a place of its own
                     continue
-                value = copied_value(context, offsets[first][0], offsets[last][1], schema, num_results)
+                value = copied_value(context, start, end, schema, num_results)
                 if value is not None:
-                    taken.append((first, last))
+                    taken.append((start, end))
                     return value
             return None
         if mode == "value" and kind == "boolean":

@@ -9,6 +9,7 @@
 The last token decides. Training (`hf_zoo.training.trajectories`) and the runtime (`lam_policy.py`) both write it here.
 """
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +18,10 @@ from typing import Any
 
 RESULT_CHARACTERS = 48  # of a result that are shown; the whole is what "result 0" stands for
 _QUOTES = "'\"`"
+# What is never cut: a quotation, a list or an object, a word or a number with the marks inside it
+_UNIT = re.compile(
+    r"""(?<!\w)(['"`]).*?\1(?!\w) | \[[^\[\]\n]*\] | \{[^{}\n]*\} | [-+]?\w+(?:[-+.,:/'@&_]+\w+)*""", re.VERBOSE
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,20 @@ class ContextText:
     def result_at(self, start: int, end: int) -> int | None:
         """The result that a span of characters names; None where it is a value."""
         return next((n for first, last, n in self.results if first <= start and end <= last), None)
+
+    def whole(self, start: int, end: int) -> tuple[int, int]:
+        """A span of characters with all of the quotations, lists, words and numbers that it has a part of."""
+        text = self.text[start:end]
+        start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+        for first, last in self.units:
+            if first < end and last > start:
+                start, end = min(start, first), max(end, last)
+        return start, end
+
+    @functools.cached_property
+    def units(self) -> tuple[tuple[int, int], ...]:
+        """What is never cut, as spans of characters."""
+        return tuple(match.span() for match in _UNIT.finditer(self.text))
 
 
 def context_text(task: str, calls: Sequence[tuple[str, str]] = (), memories: Sequence[str] = ()) -> ContextText:

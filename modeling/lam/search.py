@@ -12,8 +12,8 @@ largest of the tree, and 0 for what was not tried and while all are alike; befor
 counts as 1, so that priors decide. At the root of a search for training P is mixed with noise,
 (1 - e) P + e Dirichlet(alpha).
 
-All trees grow by one node a simulation, so the model is called once for all of them. What is between its calls are a few
-numbers for each act, kept in arrays of numpy, whose small operations cost a fraction of a tensor's.
+All trees grow by one node a simulation, so the model is called once for all of them. What is between its calls are a
+few numbers for each act, kept in arrays of numpy, whose small operations cost a fraction of a tensor's.
 
 Shapes: B trees, A acts, M nodes = simulations + 1.
 """
