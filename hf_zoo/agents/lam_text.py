@@ -1,12 +1,14 @@
 """What a `zoo_lam` model reads when it decides, and how what it points at becomes an argument.
 
     memory: <what was recalled>
-    task: <in the user's words>
+    task 0: <a sentence of the user's>
+    task 1: <the next>
     call 0: <tool>
     result 0: <the beginning of what came back>
-    act:
+    act: 1
 
-The last token decides. Training (`hf_zoo.training.trajectories`) and the runtime (`lam_policy.py`) both write it here.
+The last token decides; it is the number of the calls that were made, which is often that of the sentence to follow.
+Training (`hf_zoo.training.trajectories`) and the runtime (`lam_policy.py`) both write it here.
 """
 
 import functools
@@ -22,6 +24,7 @@ _QUOTES = "'\"`"
 _UNIT = re.compile(
     r"""(?<!\w)(['"`]).*?\1(?!\w) | \[[^\[\]\n]*\] | \{[^{}\n]*\} | [-+]?\w+(?:[-+.,:/'@&_]+\w+)*""", re.VERBOSE
 )
+_END = re.compile(r"[.?!](?=\s)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class ContextText:
         return tuple(match.span() for match in _UNIT.finditer(self.text))
 
 
+def sentences(text: str) -> list[str]:
+    """A text at the ends of its sentences; marks inside of quotations and lists are none."""
+    held = [match.span() for match in _UNIT.finditer(text)]
+    ends = [m.end() for m in _END.finditer(text) if not any(first < m.end() <= last for first, last in held)]
+    parts = [text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [part for part in parts if part] or [""]
+
+
 def context_text(task: str, calls: Sequence[tuple[str, str]] = (), memories: Sequence[str] = ()) -> ContextText:
     """The context of a decision.
 
@@ -58,14 +69,15 @@ def context_text(task: str, calls: Sequence[tuple[str, str]] = (), memories: Seq
         calls: (name, result in words) of the calls that succeeded, in order.
         memories: best first.
     """
-    text = "".join(f"memory: {_one_line(memory)}\n" for memory in memories) + f"task: {task.strip()}\n"
+    text = "".join(f"memory: {_one_line(memory)}\n" for memory in memories)
+    text += "".join(f"task {number}: {sentence}\n" for number, sentence in enumerate(sentences(task)))
     results = []
     for number, (name, result) in enumerate(calls):
         text += f"call {number}: {name}\n"
         shown, mark = _one_line(result)[:RESULT_CHARACTERS], f"result {number}"
         results.append((len(text), len(text) + len(mark), number))
         text += f"{mark}: {shown}\n"
-    return ContextText(text + "act:", tuple(results))
+    return ContextText(f"{text}act: {len(calls)}", tuple(results))
 
 
 def _one_line(text: str) -> str:

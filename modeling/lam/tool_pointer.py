@@ -6,7 +6,7 @@ words, f_js the words of tool j, and N(x) = x / |x|:
 
     a = softmax_t(h A c_t),   x_t = N(W e_t),   y_js = N(W f_js)
     stage 1    r_j = N(W sum_t a_t N(e_t)) . tau_j exp(z),   tau_j = tower(text of tool j)   learnt by InfoNCE
-    stage 2    s_j = exp(z') sum_t a_t (max_s x_t . y_js)^3    softmax with a learned score of NO_TOOL
+    stage 2    s_j = exp(z') sum_t a_t max_s max(x_t . y_js, 0)^3    softmax with a learned score of NO_TOOL
 
 Stage 1 finds the nearest of a large library by one product each. Stage 2 compares word by word (Khattab and Zaharia
 2020, "ColBERT", https://arxiv.org/abs/2004.12832): a word that a tool has, too, counts 1 whatever W is, also one that
@@ -139,7 +139,7 @@ class ToolPointer(nn.Module):
         """
         alike = query.words @ words.flatten(1, 2).transpose(1, 2)  # (B, T, N S)
         best = alike.unflatten(-1, words.shape[1:3]).amax(-1)
-        scores = (query.weights[:, None] @ best.pow(3)).squeeze(1) * self.match_scale.exp()
+        scores = (query.weights[:, None] @ best.relu().pow(3)).squeeze(1) * self.match_scale.exp()
         if tools_mask is not None:
             scores = scores.masked_fill(~tools_mask.bool(), NEVER)
         return torch.cat((scores, self.no_tool.to(scores.dtype).expand(len(scores), 1)), dim=-1)
