@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..agents.lam_text import ContextText, context_text, find_value, parse_value
+from ..agents.lam_text import MARKS, ContextText, context_text, find_value, parse_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -255,7 +255,7 @@ def _alike(tokenizer: "PreTrainedTokenizerBase") -> list["Tensor"]:
     forms: dict[str, dict[tuple[bool, str], int]] = {}
     for token, number in tokenizer.get_vocab().items():
         word = token.lstrip("\u0120\u2581")
-        if word.isalpha():
+        if word.isalpha() and word not in MARKS:
             kind = "small" if word.islower() else "capital" if word.istitle() else "other"
             forms.setdefault(word.lower(), {})[len(word) < len(token), kind] = number
     alike: dict[tuple, list[list[int]]] = {}
