@@ -174,6 +174,17 @@ def test_renamed_words_are_the_same_in_a_row(tokenizer, model):
     plain = TrajectoryCollator(tokenizer, model.config)(decisions_of(ROW))
     renamed = TrajectoryCollator(tokenizer, model.config, renamed=1.0)(decisions_of(ROW))
     assert not torch.equal(plain["input_ids"], renamed["input_ids"])
+    collator = TrajectoryCollator(tokenizer, model.config, renamed=0.5)
+    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    batch = {"input_ids": torch.arange(len(tokenizer))[None]}
+    collator.rename(batch)
+    new = [vocabulary[i] for i in batch["input_ids"][0].tolist()]
+    kind = lambda token: (token[:1] == "\u0120", token.strip("\u0120")[:1].isupper())  # noqa: E731
+    moved = {old: token for old, token in zip(vocabulary, new, strict=True) if old != token}
+    assert moved and all(kind(old) == kind(token) for old, token in moved.items())
+    pairs = [(old, f"\u0120{old}") for old in moved if f"\u0120{old}" in vocabulary]
+    assert pairs and all(moved[spaced] == f"\u0120{moved[old]}" for old, spaced in pairs)  # forms of a word stay so
+    assert not {"\u0120now", "now", "call", "result"} & moved.keys()
     few = TrajectoryCollator(tokenizer, model.config, renamed=0.2)(decisions_of(ROW))["tool_ids"]
     assert 0.6 < (few == plain["tool_ids"]).float().mean() < 0.98
     for row in range(3):
