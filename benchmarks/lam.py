@@ -74,7 +74,8 @@ def main():
     model = hf_zoo.create_model("xlam-2-1b", core_config=CORE, tie_word_embeddings=False).eval()
     tools = torch.nn.functional.normalize(torch.randn(1, 16, model.config.tool_dim), dim=-1)
     inputs = {"input_ids": torch.randint(5, 30000, (1, 256)), "act_positions": torch.tensor([255])}
-    inputs |= {"tool_vectors": tools, "logits_to_keep": 1}
+    words = torch.nn.functional.normalize(torch.randn(1, 16, 40, model.config.tool_dim), dim=-1)
+    inputs |= {"tool_vectors": tools, "tool_words": words, "logits_to_keep": 1}
     inside = Inside()
     inside.watch(model, "forward")
     inside.watch(planning.ForeseenActs, "step")

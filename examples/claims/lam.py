@@ -1,5 +1,5 @@
-"""A language model with a pointer calls tools that it never saw, a search solves what its policy does not, and its
-memory is used long after.
+"""A language model with a pointer calls tools that it never saw, a search solves what its policy does not, its memory
+is used long after, and what fails is tried again, planned anew and reported.
 
 After Zhang et al. 2024 (xLAM) and Schrittwieser et al. 2019. Tools and tasks are those of `python-tools`, whose test
 split has tools of its own; a task counts as done when its calls, run, end with the right answer. The key-door tasks
@@ -18,9 +18,12 @@ from transformers import Trainer, TrainingArguments
 
 import hf_zoo
 from hf_zoo.agents.decisions import Finish, ToolCall
+from hf_zoo.agents.executor import Executor
 from hf_zoo.agents.lam_policy import LamPolicy
 from hf_zoo.agents.lam_text import context_text
 from hf_zoo.agents.policy import Context, Observation, Step
+from hf_zoo.agents.runtime import AgentRuntime
+from hf_zoo.agents.tools import Tool
 from hf_zoo.claims import Claim
 from hf_zoo.data import load_dataset
 from hf_zoo.data.recipes import build_tokenizer
@@ -29,7 +32,7 @@ from hf_zoo.modeling.lam.search import CopiedEnvironments, Judged, SearchOptions
 from hf_zoo.training.trajectories import TrajectoryCollator, decisions_of
 
 SEED = 0
-STEPS, ROWS = 380, 32
+STEPS, ROWS = 420, 32
 NUMBER = re.compile(r"(?<![\w.,:\[-])\d+(?:\.\d+)?(?![\w.,:\]-]*\d)")
 WORDS = "amber basket candle dragon eagle falcon garden harbor island jacket kettle lantern magnet needle".split()
 
@@ -44,7 +47,7 @@ def model_of(vocab_size, hidden_size, **options):
     return hf_zoo.create_model("lam-tiny", text_config=text, **options)
 
 
-def trained(model, rows, collator, steps, batch_size, learning_rate):
+def trained(model, rows, collator, steps, batch_size, learning_rate, **options):
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -59,6 +62,7 @@ def trained(model, rows, collator, steps, batch_size, learning_rate):
             save_strategy="no",
             logging_steps=10,
             remove_unused_columns=False,
+            **options,
         )
         trainer = Trainer(model, arguments, data_collator=collator, train_dataset=rows)
         trainer.train()
@@ -90,6 +94,56 @@ def run_task(policy, row):
         seen = Observation(decision.name, "OK", "json", results[-1], text)
         context = Context(context.task, context.tools, (*context.steps, Step(decision, seen)))
     return False
+
+
+# failures
+
+
+def run_with(policy, task, schemas, functions, retries=0):
+    """A run of the agent's runtime, with these functions for the tools that they name."""
+    tools = []
+    for schema in schemas:
+        name = schema["function"]["name"]
+        tools.append(Tool(schema, functions.get(name) or python_tools()[name], is_local=True, retries=retries))
+    with AgentRuntime(policy, tools, Executor(backoff=0.0)) as runtime:
+        return runtime.run(task)
+
+
+def withstands(policy, row):
+    """Whether a task is done when its tool fails twice, and when it fails for good beside another that does the same;
+    and whether the answer says so when there is no other."""
+    schemas, call = [json.loads(tool) for tool in row["tools"]], row["calls"][0]
+    own = next(schema for schema in schemas if schema["function"]["name"] == call["name"])
+    other = {"type": "function", "function": {**own["function"], "name": f"{call['name']}_too"}}
+    called = []
+
+    def flaky(**arguments):
+        called.append(call["name"])
+        if len(called) < 3:
+            raise ConnectionError("not yet")
+        return python_tools()[call["name"]](**arguments)
+
+    retried = run_with(policy, row["task"], schemas, {call["name"]: flaky}, retries=2)
+    broken = []
+
+    def one_of_two(name):
+        def run(**arguments):
+            if not broken:
+                broken.append(name)
+            if name in broken:
+                raise ConnectionError("out of order")
+            return python_tools()[call["name"]](**arguments)
+
+        return run
+
+    both = {tool["function"]["name"]: one_of_two(tool["function"]["name"]) for tool in (own, other)}
+    replanned = run_with(policy, row["task"], [*schemas, other], both)
+    reported = run_with(policy, row["task"], [own], {call["name"]: one_of_two(broken[0])} if broken else {})
+    return (
+        retried.answer == row["answer"] and len(called) == 3,
+        replanned.answer == row["answer"] and len(broken) == 1,
+        "out of order" in reported.answer,
+    )
 
 
 # memory
@@ -245,48 +299,71 @@ def solved(model, seeds, simulations):
     return done
 
 
-def main():
-    claim = Claim("lam", "Zhang et al. 2024")
+def walk(claim):
+    """Key and door: what was chosen here was chosen on the tasks 100,000 to 100,059."""
     walker = model_of(12, 64, value_weight=2.0)
     trained(walker, ways(range(200)), shown, 250, 64, 3e-3)
-    seeds = range(100_000, 100_060)
+    seeds = range(200_000, 200_060)
     greedy = solved(walker, seeds, 0)
     hard = [seed for seed, is_done in zip(seeds, greedy, strict=True) if not is_done]
     counts = (1, 4, 16, 64)
     shares = [sum(solved(walker, hard, n)) / len(hard) for n in counts]
     claim.draw("key-door tasks that greedy does not solve", "solved", counts, shares)
     claim.compare(
-        "a search of 64 simulations solves two thirds of the key-door tasks that greedy decoding does not, and more"
-        " simulations solve more",
+        "search solves key-door tasks that greedy decoding does not, two thirds of them with 64 simulations, and"
+        " improves with simulations",
         shares[-1] >= 2 / 3 and shares == sorted(shares) and shares[-1] > shares[0],
         greedy=sum(greedy) / len(greedy),
         **{f"search_{n}": share for n, share in zip(counts, shares, strict=True)},
     )
 
+
+def learn(claim):
+    """A policy that was trained on the training tools."""
     tokenizer, data = build_tokenizer("bpe", 4096), load_dataset("python-tools")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model, draw = model_of(4096, 128, tool_dim=128, binder_dim=128), random.Random(SEED)
-    collate = TrajectoryCollator(tokenizer, model.config, writes=False)
+    collate = TrajectoryCollator(tokenizer, model.config, writes=False, renamed=0.2)
     decisions = [decision for row in data["train"] for decision in decisions_of(row)]
-    decisions += [decision for row in data["train"] for decision in recalling(row, draw)]
-    losses = trained(model, decisions, lambda rows: {**collate(rows), "logits_to_keep": 1}, STEPS, ROWS, 2e-3)
+    decisions += [decision for row in list(data["train"])[::4] for decision in recalling(row, draw)]
+    rows = [{**decision, "input_ids": decision["context"].text} for decision in decisions]  # to group by length
+    grouped = {"train_sampling_strategy": "group_by_length"}
+    losses = trained(model, rows, lambda rows: {**collate(rows), "logits_to_keep": 1}, STEPS, ROWS, 2e-3, **grouped)
     claim.draw("loss of acting", "training tools", range(10, STEPS + 1, 10), losses)
-    policy, rows = LamPolicy(model, tokenizer), list(data["test"])
+    return LamPolicy(model, tokenizer), data
+
+
+def main():
+    claim = Claim("lam", "Zhang et al. 2024")
+    walk(claim)
+    policy, data = learn(claim)
+    rows = list(data["test"])
     random.Random(2).shuffle(rows)
-    done = {1: [], 2: [], 3: []}
-    for row in rows[:150]:
-        done[row["num_steps"]].append(run_task(policy, row))
-    one, more = sum(done[1]) / len(done[1]), sum(done[2] + done[3]) / len(done[2] + done[3])
+    rows = rows[:200]
+    is_done = [run_task(policy, row) for row in rows]
+    by_steps = {n: [done for done, row in zip(is_done, rows, strict=True) if row["num_steps"] == n] for n in (1, 2, 3)}
+    share = sum(is_done) / len(rows)
+    others = [run_task(policy, row) for row in random.Random(2).sample(list(data["validation"]), 100)]
     claim.compare(
-        "tasks whose tools it never saw are done, by running its calls: at least 80 % of one step, and of several",
-        one >= 0.8 and more >= 0.8,
-        one_step=one,
-        several_steps=more,
+        "it calls tools that it never saw in training with the right arguments in at least 80 % of tasks, by running"
+        " its calls",
+        share >= 0.8,
+        done=share,
+        **{f"of_{n}_steps": sum(done) / len(done) for n, done in by_steps.items()},
+        of_the_validation_tools=sum(others) / len(others),
     )
-    some = [row for row in data["validation"] if row["num_steps"] == 1][:120]
+    single = [row for row, done in zip(rows, is_done, strict=True) if done and row["num_steps"] == 1][:25]
+    held = [sum(found) / len(single) for found in zip(*(withstands(policy, row) for row in single), strict=True)]
+    claim.compare(
+        "when a tool fails it is tried again, when it goes on failing another is called, and without another the"
+        " answer says what failed: in nine of ten tasks that it does when nothing fails",
+        min(held) >= 0.9,
+        **dict(zip(("retried", "replanned", "reported"), held, strict=True)),
+    )
+    some = [row for row in rows if row["num_steps"] == 1]
     on, off = remembers(policy, some, True), remembers(policy, some, False)
     claim.compare(
-        "of what it was told fifty episodes ago it makes use, and not with its memory off",
+        "episodic memory recalls a fact told fifty episodes ago, and with memory off the tasks that need it fail",
         on >= 0.5 and off <= 0.1,
         with_memory=on,
         without=off,

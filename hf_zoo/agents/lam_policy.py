@@ -1,7 +1,8 @@
 """A `zoo_lam` checkpoint as the policy of an agent: the heads decide, and what they point at becomes a call."""
 
 import json
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..training.trajectories import TrajectoryCollator, parameters_of
 from .decisions import Ask, Decision, Finish, Think, ToolCall
@@ -12,8 +13,35 @@ from .policy import Context
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_SPANS = 8  # the likeliest, of which the first that is a value of the parameter's type is taken
+_SPANS = 256  # the likeliest, of which the first that is a value of the parameter's type is taken
 _MOST_WRITTEN = 64  # tokens of an argument or of a thought that the model writes itself
+
+
+class Copy(NamedTuple):
+    """A value that stands in a context: how likely it is meant, its characters, and what it reads."""
+
+    score: float
+    span: tuple[int, int]
+    value: Any
+
+
+def assign(copies: dict[int, list[Copy]]) -> dict[int, Any]:
+    """A value for each parameter, each from a place of its own; who has most to lose by waiting chooses first.
+
+    Args:
+        copies: of each parameter, likeliest first.
+    """
+    taken: dict[int, Copy] = {}
+    left = {place: list(found) for place, found in copies.items() if found}
+    while left:
+        gaps = {p: found[0].score - found[1].score if len(found) > 1 else math.inf for p, found in left.items()}
+        place = max(gaps, key=gaps.get)
+        taken[place] = left.pop(place)[0]
+        start, end = taken[place].span
+        for other, found in left.items():
+            left[other] = [copy for copy in found if copy.span[1] <= start or copy.span[0] >= end]
+        left = {other: found for other, found in left.items() if found}
+    return {place: copy.value for place, copy in taken.items()}
 
 
 class LamPolicy:
@@ -40,26 +68,57 @@ class LamPolicy:
         self.collator = TrajectoryCollator(tokenizer, model.config, longest, with_labels=False)
         self._texts: list[str | None] | None = None
 
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> "LamPolicy":
+        """The policy of a saved model.
+
+        Args:
+            name: a folder or a name on the Hub, with the tokenizer.
+            options: of `LamPolicy`.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        return cls(AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name), **options)
+
     def decide(self, context: Context) -> Decision:
-        """The next decision: a call, a thought, a question about what cannot be bound, or the end."""
+        """The next decision: a call, a thought, a question about what cannot be bound, or the end.
+
+        A tool that failed is left out until another has succeeded, so that the next best is tried; where none is left,
+        or nothing more is to be done, the end says what failed.
+        """
         import torch
 
         if not context.steps:
             self.planner.begin()
         seen = self.read(context)
-        row = {"context": seen, "tools": list(context.tools)}
+        failed = self.failed(context)
+        row = {"context": seen, "tools": [t for t in context.tools if t["function"]["name"] not in failed]}
+        report = "; ".join(f"{name} failed: {text}" for name, text in failed.items())
+        if failed and not row["tools"]:
+            return Finish(report)
         with torch.no_grad():
             batch = self._batch(row)
             outputs = self.model(**batch)
-            kind, tool = self.planner.choose(outputs, batch["tool_mask"].any(-1) if context.tools else None)
+            kind, tool = self.planner.choose(outputs, batch["tool_mask"].any(-1) if row["tools"] else None)
             if kind == "finish":
-                return Finish(self._answer(context))
+                return Finish(report or self._answer(context))
             if kind == "think":
                 return Think(self._write(seen.text + " think:"))
             if kind == "ask":
                 return Ask(self._write(seen.text + " ask:"))
-            function = context.tools[tool]["function"]
+            function = row["tools"][tool]["function"]
             return self._bind(row, function, len(context.results))
+
+    def failed(self, context: Context) -> dict[str, str]:
+        """The tools that failed since a call last succeeded, and with what words."""
+        failed: dict[str, str] = {}
+        for step in context.steps:
+            if isinstance(step.decision, ToolCall) and step.observation is not None:
+                if step.observation.status == "OK":
+                    failed.clear()
+                else:
+                    failed[step.decision.name] = step.observation.text
+        return failed
 
     def read(self, context: Context) -> ContextText:
         """The text that the model is given for a context, with what it recalls itself where nothing else did."""
@@ -103,59 +162,75 @@ class LamPolicy:
         from hf_zoo.modeling.lam.configuration_lam import MODES
 
         parameters = parameters_of(function)[: self.model.config.max_parameters]
+        if not parameters:
+            return ToolCall(function["name"], {})
+        binding = self.model(**self._batch({**row, "call": {"name": function["name"]}})).binding
+        offsets = self.collator.row(row)["offsets"]
+        ways = {}
+        for place, parameter in enumerate(parameters):
+            modes = [MODES[i] for i in binding.mode_logits[0, place].argsort(descending=True).tolist()]
+            if modes[0] != "omit":
+                ways[place] = [mode for mode in modes if mode != "omit"]
+            elif parameter["required"]:
+                ways[place] = []
+        copied = assign(
+            {
+                place: self._copies(row["context"], offsets, binding, place, parameters[place]["schema"], num_results)
+                for place, modes in ways.items()
+                if modes and "enum" not in parameters[place]["schema"]
+            }
+        )
         arguments: dict[str, Any] = {}
-        if parameters:
-            batch = self._batch({**row, "call": {"name": function["name"]}})
-            binding = self.model(**batch).binding
-            offsets = self.collator.row(row)["offsets"]
-            taken: list[tuple[int, int]] = []
-            for place, parameter in enumerate(parameters):
-                modes = [MODES[i] for i in binding.mode_logits[0, place].argsort(descending=True).tolist()]
-                if modes[0] == "omit" and not parameter["required"]:
-                    continue
-                ways = [] if modes[0] == "omit" else [mode for mode in modes if mode != "omit"]
-                values = (
-                    self._value(mode, row["context"], offsets, binding, place, parameter, num_results, taken)
-                    for mode in ways
-                )
-                value = next((value for value in values if value is not None), None)
-                if value is None and parameter["required"]:
-                    said = parameter["schema"].get("description", "").rstrip(".")
-                    return Ask(f"What is {parameter['name']} of {function['name']}? {said}".strip())
-                if value is not None:
-                    arguments[parameter["name"]] = value
+        for place, modes in ways.items():
+            parameter = parameters[place]
+            values = (self._value(mode, row["context"], binding, place, parameter, copied) for mode in modes)
+            value = next((value for value in values if value is not None), None)
+            if value is None and parameter["required"]:
+                said = parameter["schema"].get("description", "").rstrip(".")
+                return Ask(f"What is {parameter['name']} of {function['name']}? {said}".strip())
+            if value is not None:
+                arguments[parameter["name"]] = value
         return ToolCall(function["name"], arguments)
+
+    def _copies(
+        self,
+        context: ContextText,
+        offsets: list[tuple[int, int]],
+        binding: Any,
+        place: int,
+        schema: dict[str, Any],
+        num_results: int,
+    ) -> list["Copy"]:
+        """The values of a parameter's type that the context has, likeliest first."""
+        from hf_zoo.modeling.lam.binder import best_spans
+
+        starts, ends = binding.start_logits[0, place], binding.end_logits[0, place]
+        found: dict[tuple[int, int], Copy] = {}
+        for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
+            span = context.whole(offsets[first][0], offsets[last][1])
+            if span not in found and "\n" not in context.text[slice(*span)]:  # a value stands in one line
+                value = copied_value(context, *span, schema, num_results)
+                found[span] = Copy(float(starts[first] + ends[last]), span, value)
+        return [copy for copy in found.values() if copy.value is not None]
 
     def _value(
         self,
         mode: str,
         context: ContextText,
-        offsets: list[tuple[int, int]],
         binding: Any,
         place: int,
         parameter: dict[str, Any],
-        num_results: int,
-        taken: list[tuple[int, int]],
+        copied: dict[int, Any],
     ) -> Any:
         """What a parameter is bound to one way; None where that way does not bind it."""
-        from hf_zoo.modeling.lam.binder import best_spans
-
         schema, kind = parameter["schema"], parameter["schema"].get("type", "string")
         choices = schema.get("enum")
         if mode == "choice" and choices:
             return choices[int(binding.choice_logits[0, place, : len(choices)].argmax())]
-        if choices or mode == "omit":
+        if choices:
             return None
         if mode == "copy":
-            starts, ends = binding.start_logits[0, place], binding.end_logits[0, place]
-            for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
-                if any(first <= b and last >= a for a, b in taken):  # each argument has a place of its own
-                    continue
-                value = copied_value(context, offsets[first][0], offsets[last][1], schema, num_results)
-                if value is not None:
-                    taken.append((first, last))
-                    return value
-            return None
+            return copied.get(place)
         if mode == "value" and kind == "boolean":
             return bool(binding.boolean_logits[0, place] > 0)
         if mode == "value" and kind in ("integer", "number"):

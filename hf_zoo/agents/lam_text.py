@@ -1,14 +1,19 @@
 """What a `zoo_lam` model reads when it decides, and how what it points at becomes an argument.
 
     memory: <what was recalled>
-    task: <in the user's words>
+    done: <the first sentence of the task>
     call 0: <tool>
     result 0: <the beginning of what came back>
+    later: <the third sentence, and all after it>
+    now: <the second sentence>
     act:
 
-The last token decides. Training (`hf_zoo.training.trajectories`) and the runtime (`lam_policy.py`) both write it here.
+The last token decides. A task is read a sentence for each call: the one whose turn it is comes last, and is missing
+where there were as many calls as sentences. Training (`hf_zoo.training.trajectories`) and the runtime
+(`lam_policy.py`) both write it here.
 """
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -16,19 +21,49 @@ from dataclasses import dataclass
 from typing import Any
 
 RESULT_CHARACTERS = 48  # of a result that are shown; the whole is what "result 0" stands for
+MARKS = ("memory", "done", "call", "result", "later", "now", "act")  # words that lines begin with
 _QUOTES = "'\"`"
+# What is never cut: a quotation, a list or an object, a word or a number with the marks inside it
+_UNIT = re.compile(
+    r"""(?<!\w)(['"`]).*?\1(?!\w) | \[[^\[\]\n]*\] | \{[^{}\n]*\} | [-+]?\w+(?:[-+.,:/'@&_]+\w+)*""", re.VERBOSE
+)
+_END = re.compile(r"[.?!](?=\s)")
 
 
 @dataclass(frozen=True)
 class ContextText:
-    """The text, and where it names results: (first character, one after the last, number)."""
+    """The text, where it names results: (first character, one after the last, number), and where it says what to do
+    now."""
 
     text: str
     results: tuple[tuple[int, int, int], ...]
+    now: int
 
     def result_at(self, start: int, end: int) -> int | None:
         """The result that a span of characters names; None where it is a value."""
         return next((n for first, last, n in self.results if first <= start and end <= last), None)
+
+    def whole(self, start: int, end: int) -> tuple[int, int]:
+        """A span of characters with all of the quotations, lists, words and numbers that it has a part of."""
+        text = self.text[start:end]
+        start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+        for first, last in self.units:
+            if first < end and last > start:
+                start, end = min(start, first), max(end, last)
+        return start, end
+
+    @functools.cached_property
+    def units(self) -> tuple[tuple[int, int], ...]:
+        """What is never cut, as spans of characters."""
+        return tuple(match.span() for match in _UNIT.finditer(self.text))
+
+
+def sentences(text: str) -> list[str]:
+    """A text at the ends of its sentences; marks inside of quotations and lists are none."""
+    held = [match.span() for match in _UNIT.finditer(text)]
+    ends = [m.end() for m in _END.finditer(text) if not any(first < m.end() <= last for first, last in held)]
+    parts = [text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [part for part in parts if part] or [""]
 
 
 def context_text(task: str, calls: Sequence[tuple[str, str]] = (), memories: Sequence[str] = ()) -> ContextText:
@@ -39,14 +74,17 @@ def context_text(task: str, calls: Sequence[tuple[str, str]] = (), memories: Seq
         calls: (name, result in words) of the calls that succeeded, in order.
         memories: best first.
     """
-    text = "".join(f"memory: {_one_line(memory)}\n" for memory in memories) + f"task: {task.strip()}\n"
-    results = []
+    text = "".join(f"memory: {_one_line(memory)}\n" for memory in memories)
+    asked, results = sentences(task), []
     for number, (name, result) in enumerate(calls):
+        text += "".join(f"done: {sentence}\n" for sentence in asked[number : number + 1])
         text += f"call {number}: {name}\n"
         shown, mark = _one_line(result)[:RESULT_CHARACTERS], f"result {number}"
         results.append((len(text), len(text) + len(mark), number))
         text += f"{mark}: {shown}\n"
-    return ContextText(text + "act:", tuple(results))
+    text += "".join(f"later: {sentence}\n" for sentence in asked[len(calls) + 1 :])
+    now = "".join(f"now: {sentence}\n" for sentence in asked[len(calls) : len(calls) + 1])
+    return ContextText(f"{text}{now}act:", tuple(results), len(text))
 
 
 def _one_line(text: str) -> str:
@@ -116,14 +154,24 @@ def copied_value(context: ContextText, start: int, end: int, schema: dict[str, A
 
 
 def find_value(context: ContextText, value: Any) -> list[tuple[int, int]]:
-    """Where a value of an argument stands in a context, as spans of characters, the first in the text first."""
+    """Where a value of an argument stands in a context, as spans of characters, likeliest first: in the sentence whose
+    turn it is, then as a value of its own, then from the left. What came back from calls is named, not copied."""
     if isinstance(value, dict) and set(value) == {"$result"}:
         return [(first, last) for first, last, number in context.results if number == value["$result"]]
-    end = context.results[0][0] if context.results else len(context.text)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if not text:
+        return []
     pattern = re.escape(text)
     if text[:1].isalnum():
         pattern = r"(?<![\w.])" + pattern
     if text[-1:].isalnum():
         pattern += r"(?!\w|\.\d)"
-    return [match.span() for match in re.finditer(pattern, context.text[:end])] if text else []
+    shown = [(first, context.text.index("\n", first)) for first, _, _ in context.results]
+    spans = [match.span() for match in re.finditer(pattern, context.text)]
+    spans = [span for span in spans if not any(first <= span[0] < last for first, last in shown)]
+
+    def rank(span: tuple[int, int]) -> tuple[bool, bool, int]:
+        start, end = context.whole(*span)
+        return span[0] < context.now, context.text[start:end].strip(_QUOTES) != text, span[0]
+
+    return sorted(spans, key=rank)

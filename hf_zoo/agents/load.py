@@ -14,11 +14,17 @@ def load_policy(name: str) -> Policy:
     """The policy of a model.
 
     Args:
-        name: a folder or a name on the Hub, of a chat model whose template takes tools.
+        name: a folder or a name on the Hub, of a `zoo_lam` model or of a chat model whose template takes tools.
     """
-    from .chat_policy import ChatPolicy
+    from transformers import AutoConfig
 
-    return ChatPolicy.from_pretrained(name)
+    from ..registration import register
+    from .chat_policy import ChatPolicy
+    from .lam_policy import LamPolicy
+
+    register()
+    kind = LamPolicy if AutoConfig.from_pretrained(name).model_type == "zoo_lam" else ChatPolicy
+    return kind.from_pretrained(name)
 
 
 def load_functions(name: str) -> list[Callable[..., Any]]:

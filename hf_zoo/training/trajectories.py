@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..agents.lam_text import ContextText, context_text, find_value, parse_value
+from ..agents.lam_text import MARKS, ContextText, context_text, find_value, parse_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,8 +54,8 @@ class TrajectoryCollator:
         max_length: tokens of a row; of a longer context the beginning is left out.
         with_labels: whether there are any; without them a row is what the model sees when it decides.
         writes: whether the language model learns to write the calls, too, which is most of the work of a step.
-        renamed: the share of rows whose words are exchanged for others, the same in the context and in its tools, so
-            that what is learnt is to match words, also those that no tool of the training has.
+        renamed: the share of words that are exchanged for others, anew in each row and the same in its context and its
+            tools, so that what is learnt is to match words, also those that no tool of the training has.
         seed: of those words.
     """
 
@@ -73,9 +73,7 @@ class TrajectoryCollator:
         self.with_labels, self.writes = with_labels, writes and with_labels
         self.renamed = renamed
         self._draw = random.Random(seed)
-        self._words = [
-            i for token, i in sorted(tokenizer.get_vocab().items()) if token.strip("\u0120\u2581").isalpha()
-        ]
+        self._words = _alike(tokenizer) if renamed else []
         self._short: dict[str, list[int]] = {}
 
     def __call__(self, decisions: Sequence[dict[str, Any]]) -> dict[str, "Tensor"]:
@@ -104,13 +102,12 @@ class TrajectoryCollator:
         """Exchange the words of some rows, in place."""
         import torch
 
-        words = torch.tensor(self._words)
-        table = torch.arange(max(self.tokenizer.get_vocab().values()) + 1)
+        plain = torch.arange(max(self.tokenizer.get_vocab().values()) + 1)
         for row in range(len(batch["input_ids"])):
-            if self._draw.random() >= self.renamed:
-                continue
-            generator = torch.Generator().manual_seed(self._draw.getrandbits(32))
-            table[words] = words[torch.randperm(len(words), generator=generator)]
+            generator, table = torch.Generator().manual_seed(self._draw.getrandbits(32)), plain.clone()
+            for words in self._words:
+                order = torch.randperm(len(words), generator=generator)[: round(self.renamed * len(words))]
+                table[words[order]] = words[order.roll(1)]
             for name in ("input_ids", "tool_ids", "parameter_ids", "choice_ids"):
                 if name in batch:
                     batch[name][row] = table[batch[name][row]]
@@ -250,6 +247,22 @@ def parameters_of(tool: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _alike(tokenizer: "PreTrainedTokenizerBase") -> list["Tensor"]:
+    """Words that may stand for one another: those that the vocabulary has in the same forms, of which there are those
+    with or without a space before them and in small letters or with a capital. One tensor (words, forms) for each."""
+    forms: dict[str, dict[tuple[bool, str], int]] = {}
+    for token, number in tokenizer.get_vocab().items():
+        word = token.lstrip("\u0120\u2581")
+        if word.isalpha() and word not in MARKS:
+            kind = "small" if word.islower() else "capital" if word.istitle() else "other"
+            forms.setdefault(word.lower(), {})[len(word) < len(token), kind] = number
+    alike: dict[tuple, list[list[int]]] = {}
+    for word in sorted(forms):
+        kinds = tuple(sorted(forms[word]))
+        alike.setdefault(kinds, []).append([forms[word][kind] for kind in kinds])
+    return [_tensor(words) for _, words in sorted(alike.items())]
 
 
 def _tensor(values: list) -> "Tensor":

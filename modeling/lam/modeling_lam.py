@@ -41,7 +41,7 @@ from .episodic_memory import EpisodicMemory, Recalled
 from .losses_lam import binder_loss, labelled_cross_entropy, labelled_mean, tool_retrieval_loss
 from .policy import HierarchicalPolicy
 from .profile import Profile
-from .tool_pointer import ToolPointer
+from .tool_pointer import EncodedTools, ToolPointer
 from .working_memory import WorkingMemory
 from .world_model import WorldModel
 
@@ -307,7 +307,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
     def __init__(self, config: ZooLamConfig) -> None:
         super().__init__(config)
         size = config.hidden_size
-        self.tool_pointer = ToolPointer(size, config.tool_dim, config.vocab_size)
+        self.tool_pointer = ToolPointer(size, config.tool_dim)
         self.binder = ParameterBinder(size, config.binder_dim, config.max_parameters, config.binder_modes)
         self.policy = HierarchicalPolicy(size, config.num_subgoals, config.subgoal_dim)
         self.world_model = WorldModel(size + config.subgoal_dim, config.latent_dim, config.tool_dim)
@@ -344,9 +344,9 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
         }
 
     @torch.no_grad()
-    def encode_tools(self, tool_ids: Tensor, tool_mask: Tensor) -> Tensor:
-        """Tokens (..., S) of tools' texts -> their vectors (..., tool_dim), which no context changes: keep them."""
-        return self.tool_pointer.encode(self.get_input_embeddings()(tool_ids), tool_mask, tool_ids)
+    def encode_tools(self, tool_ids: Tensor, tool_mask: Tensor) -> EncodedTools:
+        """Tokens (..., S) of tools' texts -> what is known of them, which no context changes: keep it."""
+        return self.tool_pointer.encode(self.get_input_embeddings()(tool_ids), tool_mask)
 
     @can_return_tuple
     def forward(
@@ -370,6 +370,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
         tool_ids: Tensor | None = None,
         tool_mask: Tensor | None = None,
         tool_vectors: Tensor | None = None,
+        tool_words: Tensor | None = None,
         parameter_ids: Tensor | None = None,
         parameter_mask: Tensor | None = None,
         parameter_types: Tensor | None = None,
@@ -401,7 +402,8 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
             act_positions: (B), the token that decides, and sees nothing after it; without it nothing is decided.
             options: (B), the option that is followed; without it the labelled one, or the best.
             tool_ids, tool_mask: (B, N, S), texts of tools (`serialise_tool`); a tool without tokens does not exist.
-            tool_vectors: (B, N, tool_dim) from `encode_tools`, instead of tool_ids; tool_mask is then (B, N).
+            tool_vectors, tool_words: (B, N, tool_dim), (B, N, S, tool_dim) from `encode_tools`, instead of tool_ids;
+                tool_mask is then (B, N).
             parameter_ids, parameter_mask: (B, P, S), texts of one tool's parameters (`serialise_parameter`).
             parameter_types: (B, P), places in `TYPES` of binder.py.
             choice_ids, choice_mask: (B, P, C, S), texts of enumerated values.
@@ -447,7 +449,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
             option = _option(options, option_labels, found["option_logits"])
             found |= dict(
                 zip(("kind_logits", "ending_logits", "value"), self.policy(state, option), strict=True),
-                **self._point(state, context, input_ids, tool_ids, tool_mask, tool_vectors),
+                **self._point(state, context, tool_ids, tool_mask, tool_vectors, tool_words),
             )
             if parameter_ids is not None:
                 found["binding"] = self.binder(
@@ -493,20 +495,31 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
         self,
         state: Tensor,
         context: tuple[Tensor, Tensor, Tensor],
-        input_ids: Tensor | None,
         tool_ids: Tensor | None,
         tool_mask: Tensor | None,
         tool_vectors: Tensor | None,
+        tool_words: Tensor | None,
     ) -> dict[str, Tensor]:
-        query = self.tool_pointer.query(state, *context, input_ids)
+        query = self.tool_pointer.query(state, *context)
+        found = {"tool_query": query.vector}
         if tool_ids is not None:
-            embeddings, tool_mask = self._short(tool_ids, tool_mask)
-            tool_vectors = self.tool_pointer.encode(embeddings, tool_mask, tool_ids)
+            tool_mask = torch.ones_like(tool_ids) if tool_mask is None else tool_mask
+            tool_vectors, tool_words = self._encode(tool_ids, tool_mask)
             tool_mask = tool_mask.bool().any(-1)
         if tool_vectors is None:
-            return {"tool_query": query}
-        scores = self.tool_pointer(query, state, tool_vectors, tool_mask)
-        return {"tool_query": query, "tool_vectors": tool_vectors, "tool_logits": scores}
+            return found
+        if tool_words is None:
+            raise ValueError("tool_vectors and tool_words belong together: both come from `encode_tools`")
+        return {**found, "tool_vectors": tool_vectors, "tool_logits": self.tool_pointer(query, tool_words, tool_mask)}
+
+    def _encode(self, ids: Tensor, mask: Tensor) -> EncodedTools:
+        """Vectors of tools (B, N, S); in training a tool that many rows have is encoded once."""
+        if not self.training:
+            return self.tool_pointer.encode(self.get_input_embeddings()(ids), mask)
+        texts, places = torch.unique(torch.cat((ids, mask), dim=-1).flatten(0, 1), dim=0, return_inverse=True)
+        ids_once, mask_once = texts.chunk(2, dim=-1)
+        tools = self.tool_pointer.encode(self.get_input_embeddings()(ids_once), mask_once)
+        return EncodedTools(*(x[places].unflatten(0, ids.shape[:2]) for x in tools))
 
     def _losses(
         self,

@@ -50,7 +50,7 @@ PRESETS = {
             **{"subgoal_dim": 16, "working_slots": 4, "episodic_dim": 64, "episodic_capacity": 128},
             "latent_dim": 64,
         },
-        "parameters": 345_033,
+        "parameters": 340_936,
         "source": "for tests and first steps",
     },
 }
@@ -82,15 +82,15 @@ DEEPSEEK_7B = {
 }
 
 PRESETS |= {
-    "xlam-1b": xlam(DEEPSEEK_1B, 1_436_122_665, 1_346_471_936, "DeepSeek-Coder-1.3B", XLAM),
-    "xlam-7b": xlam(DEEPSEEK_7B, 7_247_185_449, 6_910_365_696, "DeepSeek-Coder-7B-v1.5", XLAM),
-    "xlam-8x7b": xlam(MIXTRAL_7B, 47_039_612_457, 46_702_792_704, "Mixtral-8x7B", XLAM),
-    "xlam-8x22b": xlam(MIXTRAL_22B, 141_364_006_441, 140_620_634_112, "Mixtral-8x22B", XLAM),
-    "xlam-2-1b": xlam(QWEN_1_5B, 1_596_476_457, 1_543_714_304, "Qwen2.5-1.5B", XLAM_2, is_tied=True),
-    "xlam-2-3b": xlam(QWEN_3B, 3_175_589_417, 3_085_938_688, "Qwen2.5-3B", XLAM_2, is_tied=True),
-    "xlam-2-8b": xlam({**LLAMA3, **size(32, 4096, 32, 14336)}, 8_367_081_001, 8_030_261_248, "LLaMA-3.1-8B", XLAM_2),
-    "xlam-2-32b": xlam(QWEN_32B, 33_284_049_449, 32_763_876_352, "Qwen2.5-32B", XLAM_2),
+    "xlam-1b": xlam(DEEPSEEK_1B, 1_435_598_376, 1_346_471_936, "DeepSeek-Coder-1.3B", XLAM),
+    "xlam-7b": xlam(DEEPSEEK_7B, 7_246_136_872, 6_910_365_696, "DeepSeek-Coder-7B-v1.5", XLAM),
+    "xlam-8x7b": xlam(MIXTRAL_7B, 47_038_563_880, 46_702_792_704, "Mixtral-8x7B", XLAM),
+    "xlam-8x22b": xlam(MIXTRAL_22B, 141_362_433_576, 140_620_634_112, "Mixtral-8x22B", XLAM),
+    "xlam-2-1b": xlam(QWEN_1_5B, 1_596_083_240, 1_543_714_304, "Qwen2.5-1.5B", XLAM_2, is_tied=True),
+    "xlam-2-3b": xlam(QWEN_3B, 3_175_065_128, 3_085_938_688, "Qwen2.5-3B", XLAM_2, is_tied=True),
+    "xlam-2-8b": xlam({**LLAMA3, **size(32, 4096, 32, 14336)}, 8_366_032_424, 8_030_261_248, "LLaMA-3.1-8B", XLAM_2),
+    "xlam-2-32b": xlam(QWEN_32B, 33_282_738_728, 32_763_876_352, "Qwen2.5-32B", XLAM_2),
     "xlam-2-70b": xlam(
-        {**LLAMA3, **size(80, 8192, 64, 28672)}, 71_863_014_953, 70_553_706_496, "LLaMA-3.1-70B", XLAM_2
+        {**LLAMA3, **size(80, 8192, 64, 28672)}, 71_860_917_800, 70_553_706_496, "LLaMA-3.1-70B", XLAM_2
     ),
 }

@@ -1,8 +1,10 @@
 """`hf-zoo agent`: each step is shown, the trace is whole, a replay says what differs, errors are one line."""
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import hf_zoo
 import hf_zoo.agents.load
 from hf_zoo.agents.chat_policy import ChatPolicy
 from hf_zoo.agents.trace import read_trace
@@ -49,6 +51,18 @@ def test_steps_are_shown_and_traced_and_replayed(says, tmp_path):
     trace.write_text(trace.read_text().replace('"value": 5', '"value": 6'))
     done = agent("--replay", str(trace), *tools)
     assert done.exit_code == 1 and "recorded OK 6" in done.output and "now      OK 5" in done.output
+
+
+def test_a_large_action_model_decides(tmp_path):
+    model = hf_zoo.create_model("lam-tiny")
+    with torch.no_grad():  # it always calls, and always copies
+        model.policy.kind.bias[0] = model.binder.mode.bias[0] = 100.0
+    model.save_pretrained(tmp_path)
+    hf_zoo.create_processor("lam-tiny").save_pretrained(tmp_path)
+    options = ("--tools", "agent_tools:add", "--max-steps", "1")
+    done = agent("--model", str(tmp_path), "--task", "add 20 and 3", *options)
+    assert "call   add(" in done.output and "OK     23" in done.output
+    assert done.exit_code == 1 and "no answer after 1 steps" in done.output
 
 
 def test_ctrl_c_ends_cleanly(says, tmp_path):

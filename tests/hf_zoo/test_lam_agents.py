@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, Tra
 
 import hf_zoo
 from hf_zoo.agents.decisions import Ask, Finish, ToolCall
-from hf_zoo.agents.lam_policy import LamPolicy
-from hf_zoo.agents.lam_text import context_text, copied_value, find_value, parse_value
+from hf_zoo.agents.lam_policy import Copy, LamPolicy, assign
+from hf_zoo.agents.lam_text import context_text, copied_value, find_value, parse_value, sentences
 from hf_zoo.agents.planner import Planner
 from hf_zoo.agents.policy import Context, Observation, Step
 from hf_zoo.agents.tree_search import tree_search
@@ -94,6 +94,25 @@ def test_values_are_read_from_what_is_copied():
             parse_value(text, {"type": kind})
 
 
+def test_a_span_has_all_of_what_it_has_a_part_of():
+    context = context_text("put 'a & b' of [1, 2] at 12:30 on 2012-08-11, 50% of it's -4.5.", [("add", "16.5")])
+    text = context.text
+    for part, whole in (
+        ("& b", "'a & b'"),
+        ("1, ", "[1, 2]"),
+        ("30", "12:30"),
+        ("012-0", "2012-08-11"),
+        ("50", "50"),
+        (".5.\n", "-4.5.\n"),
+        ("put", "put"),
+        (" of [", "of [1, 2]"),
+        ("it'", "it's"),
+        ("result 0", "result 0"),
+    ):
+        start, end = context.whole(text.index(part), text.index(part) + len(part))
+        assert text[start:end] == whole.rstrip(), part
+
+
 def test_a_part_of_a_value_is_none():
     context = context_text("in 2012-08-11 take 3.25 and 7.", [("add", "16.5")])
     text, number = context.text, {"type": "number"}
@@ -155,6 +174,19 @@ def test_renamed_words_are_the_same_in_a_row(tokenizer, model):
     plain = TrajectoryCollator(tokenizer, model.config)(decisions_of(ROW))
     renamed = TrajectoryCollator(tokenizer, model.config, renamed=1.0)(decisions_of(ROW))
     assert not torch.equal(plain["input_ids"], renamed["input_ids"])
+    collator = TrajectoryCollator(tokenizer, model.config, renamed=0.5)
+    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    batch = {"input_ids": torch.arange(len(tokenizer))[None]}
+    collator.rename(batch)
+    new = [vocabulary[i] for i in batch["input_ids"][0].tolist()]
+    kind = lambda token: (token[:1] == "\u0120", token.strip("\u0120")[:1].isupper())  # noqa: E731
+    moved = {old: token for old, token in zip(vocabulary, new, strict=True) if old != token}
+    assert moved and all(kind(old) == kind(token) for old, token in moved.items())
+    pairs = [(old, f"\u0120{old}") for old in moved if f"\u0120{old}" in vocabulary]
+    assert pairs and all(moved[spaced] == f"\u0120{moved[old]}" for old, spaced in pairs)  # forms of a word stay so
+    assert not {"\u0120now", "now", "call", "result"} & moved.keys()
+    few = TrajectoryCollator(tokenizer, model.config, renamed=0.2)(decisions_of(ROW))["tool_ids"]
+    assert 0.6 < (few == plain["tool_ids"]).float().mean() < 0.98
     for row in range(3):
         seen = {}
         for name in ("input_ids", "tool_ids", "parameter_ids"):
@@ -193,6 +225,29 @@ def test_a_policy_learns_a_trajectory_and_repeats_it(tokenizer, model, tmp_path)
     assert policy.decide(Context(ROW["task"], tools, steps)) == Finish("16")
 
 
+def test_each_argument_has_a_place_of_its_own():
+    both = [Copy(5.0, (0, 4), "first"), Copy(4.0, (5, 9), "second")]
+    assert assign({0: both, 1: [Copy(9.0, (0, 4), "first")]}) == {0: "second", 1: "first"}  # the other has no choice
+    sure = [Copy(5.0, (2, 4), "inside"), Copy(1.0, (5, 9), "second")]
+    assert assign({0: both, 1: sure}) == {0: "second", 1: "inside"}
+    assert assign({0: both, 1: both[:1], 2: both[:1], 3: []}).keys() < {0, 1, 2}
+
+
+def test_sentences_end_outside_of_values():
+    text = "Put 'a. B' and 4.5 at [1, 2]? After that, sort. Do it"
+    assert sentences(text) == ["Put 'a. B' and 4.5 at [1, 2]?", "After that, sort.", "Do it"]
+    context = context_text(text, [("sort", "x")])
+    head = "done: Put 'a. B' and 4.5 at [1, 2]?\ncall 0: sort\nresult 0: x\nlater: Do it\n"
+    assert context.text == f"{head}now: After that, sort.\nact:" and context.now == len(head)
+    assert context_text("a", [("b", "x")]).text == "done: a\ncall 0: b\nresult 0: x\nact:"
+
+
+def test_a_value_is_looked_for_where_its_turn_is():
+    context = context_text("Take 7 of '7 a'. Add 7 to '7'.", [("take", "7")])
+    found = [context.text[start - 4 : start] for start, _ in find_value(context, "7")]
+    assert found == ["Add ", "to '", "ake ", "of '"]
+
+
 def test_a_policy_asks_for_what_it_cannot_bind(tokenizer):
     torch.manual_seed(0)
     model = hf_zoo.create_model("lam-tiny", binder_modes=["omit"])
@@ -201,6 +256,25 @@ def test_a_policy_asks_for_what_it_cannot_bind(tokenizer):
     decision = LamPolicy(model, tokenizer, "react").decide(Context("add 3", (ADD,)))
     assert isinstance(decision, Ask)
     assert "add" in decision.text
+
+
+def test_what_failed_is_left_out_replanned_and_reported(tokenizer, model):
+    with torch.no_grad():
+        model.policy.kind.bias[0] = model.binder.mode.bias[0] = 100.0
+    policy = LamPolicy(model, tokenizer, "react")
+    other = {"type": "function", "function": {**ADD["function"], "name": "total"}}
+    tools, steps = (ADD, other), ()
+    names = []
+    for _ in tools:
+        call = policy.decide(Context("add 4.5 and 12", tools, steps))
+        names.append(call.name)
+        steps += (Step(call, Observation(call.name, "ERROR", "error", None, f"{call.name} broke")),)
+    assert sorted(names) == ["add", "total"]
+    end = policy.decide(Context("add 4.5 and 12", tools, steps))
+    assert end == Finish("; ".join(f"{name} failed: {name} broke" for name in names))
+    ok = Step(ToolCall("add", {"a": 1, "b": 1}), Observation("add", "OK", "json", 2, "2"))
+    assert policy.failed(Context("add 4.5 and 12", tools, (*steps, ok))) == {}
+    assert isinstance(policy.decide(Context("add 4.5 and 12", tools, (*steps, ok))), ToolCall)
 
 
 def test_an_untrained_policy_decides_something(tokenizer, model):

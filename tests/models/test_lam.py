@@ -15,7 +15,7 @@ from hf_zoo.modeling.lam.losses_lam import labelled_cross_entropy, tool_retrieva
 from hf_zoo.modeling.lam.modeling_lam import ZooLamForCausalLM
 from hf_zoo.modeling.lam.planning import act_prior, plan
 from hf_zoo.modeling.lam.policy import option_critic_loss
-from hf_zoo.modeling.lam.tool_pointer import serialise_tool
+from hf_zoo.modeling.lam.tool_pointer import ToolPointer, serialise_tool
 from hf_zoo.modeling.lam.working_memory import WorkingMemory
 from hf_zoo.modeling.lam.world_model import WorldModel
 
@@ -171,10 +171,48 @@ def test_more_tools_and_padding_change_no_score(model):
     assert_close(got.tool_logits[:, -1], expected.tool_logits[:, -1])
     assert (got.tool_logits[:, 3:-1] < -1e4).all()
     assert (got.tool_logits[1, 2] < -1e4).all()
-    vectors = model.encode_tools(given["tool_ids"], given["tool_mask"])
+    vectors, words = model.encode_tools(given["tool_ids"], given["tool_mask"])
     kept = {name: value for name, value in given.items() if name not in ("tool_ids", "tool_mask")}
-    again = model(**kept, tool_vectors=vectors, tool_mask=given["tool_mask"].any(-1))
+    tools = {"tool_vectors": vectors, "tool_mask": given["tool_mask"].any(-1)}
+    again = model(**kept, **tools, tool_words=words)
     assert_close(again.tool_logits, expected.tool_logits)
+    assert_close(again.tool_query, expected.tool_query)
+    with pytest.raises(ValueError, match="tool_words"):
+        model(**kept, **tools)
+    model.train()  # where each text is encoded once
+    trained = model(**given)
+    assert_close(trained.tool_logits, expected.tool_logits)
+    assert_close(trained.tool_vectors, expected.tool_vectors)
+
+
+def test_tools_are_compared_word_by_word():
+    """The pointer against loops over words, in float64."""
+    torch.manual_seed(0)
+    pointer = shaken(ToolPointer(6, 5)).double()
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64)  # noqa: E731
+    state, states, words, tools = draw(2, 6), draw(2, 7, 6), draw(2, 7, 6), draw(2, 3, 4, 6)
+    mask, tool_mask = torch.ones(2, 7), torch.ones(2, 3, 4)
+    mask[0, 5:], tool_mask[0, 1, 2:], tool_mask[1, 2] = 0, 0, 0
+    unit = lambda x: x / x.norm()  # noqa: E731
+    encoded = pointer.encode(tools, tool_mask)
+    query = pointer.query(state, states, words, mask)
+    got = pointer(query, encoded.words, tool_mask.any(-1))
+    project, scale = pointer.tower.word_proj, pointer.match_scale.exp()
+    for row in range(2):
+        seen = int(mask[row].sum())
+        keys = [pointer.focus_key(states[row, t]) @ pointer.focus_query(state[row]) / 5**0.5 for t in range(seen)]
+        weights = torch.stack(keys).softmax(0)
+        mean = sum(weights[t] * unit(words[row, t]) for t in range(seen))
+        assert_close(query.vector[row], unit(project(mean)), atol=1e-6, rtol=1e-6)
+        for tool in range(3):
+            there = [tools[row, tool, s] for s in range(4) if tool_mask[row, tool, s]]
+            if not there:
+                assert got[row, tool] < -1e4
+                continue
+            alike = [max(unit(project(words[row, t])) @ unit(project(f)) for f in there) for t in range(seen)]
+            expected = scale * sum(weights[t] * max(alike[t], 0) ** 3 for t in range(seen))
+            assert_close(got[row, tool], expected, atol=1e-6, rtol=1e-6)
+    assert_close(got[:, -1], pointer.no_tool.expand(2))
 
 
 @torch.no_grad()
@@ -196,8 +234,10 @@ def test_shared_words_are_found_before_anything_is_learnt():
     tools = model.encode_tools(words, torch.ones_like(words))
     for j in range(4):
         context = torch.cat((ids(1, 3, seed=j), words[j : j + 1].flip(1)), dim=1)
-        outputs = model(context, act_positions=torch.tensor([8]), tool_vectors=tools[None])
+        tensors = {"tool_vectors": tools.vectors[None], "tool_words": tools.words[None]}
+        outputs = model(context, act_positions=torch.tensor([8]), **tensors)
         assert outputs.tool_logits[0, :4].argmax() == j
+        assert model.tool_pointer.retrieve(outputs.tool_query, tools.vectors, 1)[0] == j
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -9,6 +10,7 @@ from torch.testing import assert_close
 from hf_zoo.modeling.lam.search import (
     CopiedEnvironments,
     Judged,
+    Path,
     SearchOptions,
     Step,
     Tree,
@@ -101,28 +103,23 @@ def test_trees_do_not_see_each_other():
 
 
 def test_a_path_adds_discounted_rewards_to_all_its_acts():
-    judged = Judged(torch.zeros(1, 2), torch.zeros(1))
-    tree = Tree(1, 3, judged, torch.zeros(1))
+    tree = Tree(3, Judged(torch.zeros(1, 2), torch.zeros(1)), torch.zeros(1))
     tree.reward[0, 0, 1], tree.reward[0, 1, 0] = 0.5, 0.25
-    yes = torch.tensor([True])
-    path = [(torch.tensor([0]), torch.tensor([1]), yes), (torch.tensor([1]), torch.tensor([0]), yes)]
-    tree.back_up(path, torch.tensor([2.0]), 0.9)
-    assert_close(tree.total[0, 1, 0].item(), 0.25 + 0.9 * 2.0)
-    assert_close(tree.total[0, 0, 1].item(), 0.5 + 0.9 * (0.25 + 0.9 * 2.0))
-    assert_close(tree.least.item(), 2.05)
-    assert_close(tree.most.item(), 0.5 + 0.9 * 2.05)
+    root, child, yes = np.array([0]), np.array([1]), np.array([True])
+    tree.back_up(Path([(root, child, yes), (child, root, yes)], child, root), np.array([2.0]), 0.9)
+    assert math.isclose(tree.total[0, 1, 0], 0.25 + 0.9 * 2.0)
+    assert math.isclose(tree.total[0, 0, 1], 0.5 + 0.9 * (0.25 + 0.9 * 2.0))
+    assert math.isclose(tree.least[0], 2.05)
+    assert math.isclose(tree.most[0], 0.5 + 0.9 * 2.05)
 
 
 def test_scores_are_puct():
-    judged = Judged(torch.tensor([[0.2, 0.7, 0.1]]).log(), torch.zeros(1))
-    tree = Tree(1, 2, judged, torch.zeros(1))
-    tree.visits[0, 0] = torch.tensor([3.0, 1.0, 0.0])
-    tree.total[0, 0] = torch.tensor([6.0, 0.5, 0.0])
+    tree = Tree(2, Judged(torch.tensor([[0.2, 0.7, 0.1]]).log(), torch.zeros(1)), torch.zeros(1))
+    tree.visits[0, 0], tree.total[0, 0] = [3.0, 1.0, 0.0], [6.0, 0.5, 0.0]
     tree.least[0], tree.most[0] = 0.5, 2.5
     c = 1.25 + math.log((4 + 19652 + 1) / 19652)
     expected = [0.75 + c * 0.2 * 2 / 4, 0.0 + c * 0.7 * 2 / 2, 0.0 + c * 0.1 * 2 / 1]
-    got = tree.scores(torch.tensor([0]), SearchOptions())[0]
-    assert_close(got, torch.tensor(expected), atol=1e-6, rtol=1e-6)
+    np.testing.assert_allclose(tree.scores(np.array([0]), SearchOptions())[0], expected, rtol=1e-6)
 
 
 def test_a_first_good_value_does_not_stop_the_search():
