@@ -301,15 +301,15 @@ def _ranges(numbers: list[int]) -> str:
 def _seen(architecture: Architecture, config: dict[str, Any], num_tokens: int) -> "Tensor":
     import torch
 
+    from .modeling.base_model import embedding_size
+
     generator = torch.Generator().manual_seed(0)
     model = architecture.model_class("feature-extraction")(architecture.config_class(**config)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():  # fresh weights may be zero, which closes a path that training opens
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     # One row a query: row t is differentiated at token t, so one backward pass fills the picture.
-    row = torch.randn(
-        (num_tokens, model.get_input_embeddings().embedding_dim), generator=generator, dtype=torch.float64
-    )
+    row = torch.randn((num_tokens, embedding_size(model.config)), generator=generator, dtype=torch.float64)
     embeddings = row.repeat(num_tokens, 1, 1).requires_grad_()
     hidden = model(inputs_embeds=embeddings).last_hidden_state  # (T, T, D)
     direction = torch.randn(hidden.shape[-1], generator=generator, dtype=torch.float64)  # a norm's outputs sum to 0

@@ -208,7 +208,7 @@ class LamPolicy:
         found: dict[tuple[int, int], Copy] = {}
         for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
             span = context.whole(offsets[first][0], offsets[last][1])
-            if span not in found and "\n" not in context.text[slice(*span)]:  # a value stands in one line
+            if span not in found and context.may_be_value(*span):
                 value = copied_value(context, *span, schema, num_results)
                 found[span] = Copy(float(starts[first] + ends[last]), span, value)
         return [copy for copy in found.values() if copy.value is not None]

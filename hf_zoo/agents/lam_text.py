@@ -52,6 +52,11 @@ class ContextText:
                 start, end = min(start, first), max(end, last)
         return start, end
 
+    def may_be_value(self, start: int, end: int) -> bool:
+        """Whether a span is of one line, and has no quotation beside other words: that is a value of its own."""
+        held = [(a, b) for a, b in self.units if start <= a and b <= end and self.text[a] in _QUOTES]
+        return "\n" not in self.text[start:end] and all(span == (start, end) for span in held)
+
     @functools.cached_property
     def units(self) -> tuple[tuple[int, int], ...]:
         """What is never cut, as spans of characters."""

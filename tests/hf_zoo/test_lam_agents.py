@@ -111,6 +111,9 @@ def test_a_span_has_all_of_what_it_has_a_part_of():
     ):
         start, end = context.whole(text.index(part), text.index(part) + len(part))
         assert text[start:end] == whole.rstrip(), part
+    for part, may_be in (("'a & b'", True), ("put 'a & b'", False), ("of [1, 2] at", True), ("-4.5.\ncall", False)):
+        start = text.index(part)
+        assert context.may_be_value(start, start + len(part)) == may_be, part
 
 
 def test_a_part_of_a_value_is_none():
