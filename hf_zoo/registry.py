@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # task -> (Auto class of transformers, what its class is called after the architecture)
 TASKS = {
     "feature-extraction": ("AutoModel", "Model"),
+    "concept-prediction": ("AutoModelForPreTraining", "ForConceptPrediction"),
     "pre-training": ("AutoModelForPreTraining", "ForPreTraining"),
     "causal-lm": ("AutoModelForCausalLM", "ForCausalLM"),
     "masked-lm": ("AutoModelForMaskedLM", "ForMaskedLM"),
@@ -28,7 +29,6 @@ TASKS = {
     "question-answering": ("AutoModelForQuestionAnswering", "ForQuestionAnswering"),
     # The nearest word transformers has: questions about a table of facts
     "graph-question-answering": ("AutoModelForTableQuestionAnswering", "ForGraphQuestionAnswering"),
-    "concept-prediction": ("AutoModelForPreTraining", "ForConceptPrediction"),
     "multiple-choice": ("AutoModelForMultipleChoice", "ForMultipleChoice"),
     "mask-generation": ("AutoModelForMaskGeneration", "Model"),
     "image-classification": ("AutoModelForImageClassification", "ForImageClassification"),

@@ -1,9 +1,9 @@
 """Masks of glyphs that were not trained on get better with every click.
 
-Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, section 7.1 (figure 9: IoU by number of clicks). A scene has one
-to four digits, turned, scaled and coloured, before a shaded ground. The rival of five clicks is one click. Queries and
-keys of the decoder's attention start alike, so that from the first step a click looks at where it is; from independent
-ones it takes some hundred steps until it does.
+Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, section 7.1 (figure 9: IoU by number of clicks). A scene has
+one to four digits, turned, scaled and coloured, before a shaded ground. The rival of five clicks is one click. Queries
+and keys of the decoder's attention start alike, so that from the first step a click looks at where it is; from
+independent ones it takes some hundred steps until it does.
 """
 
 import sys

@@ -181,7 +181,9 @@ def find_task(model: "str | PreTrainedModel") -> str:
     else:
         config, name = model.config, type(model).__name__
     # Pre-training last: there transformers lists many classes a second time
-    for task in sorted(TASKS, key="pre-training".__eq__):
+    for task in sorted(
+        TASKS, key=lambda task: (TASKS[task][0] == "AutoModelForPreTraining", TASKS[task][1] not in name)
+    ):
         model_class = getattr(transformers, TASKS[task][0])._model_mapping.get(type(config), None)
         if getattr(model_class, "__name__", None) == name:
             return task
