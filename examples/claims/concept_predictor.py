@@ -68,7 +68,7 @@ def main(seed: int = 0):
         drawn = []
         generator = torch.Generator().manual_seed(seed)
         for _ in range(1 if form == "regression" else DRAWS):
-            options = {**SAMPLING, "temperature": 1.0, "generator": generator}
+            options = {**SAMPLING, "temperature": 0.5, "generator": generator}
             drawn.append(model.generate(first[:, None], max_new_concepts=1, **options).concepts[:, 0])
         said = torch.stack(drawn, 1)[:, :, None]  # (texts, draws, 1, S)
         hits = F.cosine_similarity(said, ends[:, None], dim=-1) > SAID  # (texts, draws, 2)
