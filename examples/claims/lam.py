@@ -32,7 +32,7 @@ from hf_zoo.modeling.lam.search import CopiedEnvironments, Judged, SearchOptions
 from hf_zoo.training.trajectories import TrajectoryCollator, decisions_of
 
 SEED = 0
-STEPS, ROWS = 420, 32
+STEPS, ROWS = 760, 32
 NUMBER = re.compile(r"(?<![\w.,:\[-])\d+(?:\.\d+)?(?![\w.,:\]-]*\d)")
 WORDS = "amber basket candle dragon eagle falcon garden harbor island jacket kettle lantern magnet needle".split()
 
