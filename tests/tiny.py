@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+import transformers
 from transformers import BertConfig, BertForPreTraining, LlamaConfig, LlamaForCausalLM
 
 from hf_zoo.tokenization.train import train_tokenizer
@@ -36,3 +38,11 @@ def bert_folder(path: Path) -> Path:
     BertForPreTraining(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def needs_image_processors() -> None:
+    """Skip a test that saves one where transformers has none."""
+    try:
+        transformers.AutoImageProcessor.register  # noqa: B018
+    except ImportError:
+        pytest.skip("transformers 5.17 has no image processors without torchvision; later releases do")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from tiny import needs_image_processors
 from transformers import CONFIG_MAPPING
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto import feature_extraction_auto, image_processing_auto, processing_auto
@@ -73,10 +74,7 @@ def test_a_registration_that_transformers_ignores_is_noticed():
 
 def test_processors_of_the_table_are_registered(monkeypatch):
     """As a multimodal architecture will name them: one file of `tokenization/`, one class for each Auto class."""
-    try:
-        transformers.AutoImageProcessor.register  # noqa: B018
-    except ImportError:
-        pytest.skip("transformers 5.17 has no image processors without torchvision; later releases do")
+    needs_image_processors()
     fake = types.ModuleType("hf_zoo.tokenization.fake")
     fake.ProcessorOfFake = type("ProcessorOfFake", (transformers.ProcessorMixin,), {})
     fake.EarsOfFake = type("EarsOfFake", (transformers.FeatureExtractionMixin,), {})
