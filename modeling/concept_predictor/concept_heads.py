@@ -82,27 +82,18 @@ class ConceptTrunk(Protocol):
 
 
 class ConceptHead(nn.Module):
-    """What all have in common; a head gives a loss for each concept, and a sample of the next one."""
+    """What all have in common. Each has two methods:
+
+    `losses(trunk, hidden, z, targets, real)` says how wrong the prediction of each concept is (B, N), from contexts
+    `hidden` (B, N, D) of the normalised concepts `z` (B, N, S), what should be predicted in their places, `targets`
+    (B, N, S), and which are `real` (B, N). `sample(trunk, context, sampling)` gives the next concept (B, S).
+    """
 
     predicts_first = True
 
     def __init__(self, config: ZooConceptPredictorConfig) -> None:
         super().__init__()
         self.guidance_probability = config.guidance_probability
-
-    def losses(self, trunk: ConceptTrunk, hidden: Tensor, z: Tensor, targets: Tensor, real: Tensor) -> Tensor:
-        """How wrong the prediction of each concept is (B, N).
-
-        Args:
-            hidden: (B, N, D), contexts: those of the concepts z.
-            z, targets: (B, N, S), normalised: what stands before, and what should be predicted in its place.
-            real: (B, N), true on real concepts.
-        """
-        raise NotImplementedError
-
-    def sample(self, trunk: ConceptTrunk, context: Context, sampling: Sampling) -> Tensor:
-        """The next concept (B, S), normalised."""
-        raise NotImplementedError
 
     def dropped(self, real: Tensor) -> Tensor | None:
         """Rows (B) that are trained without their context."""
@@ -135,7 +126,11 @@ class Regression(ConceptHead):
 
 
 class DiffusionHead(ConceptHead):
-    """Predicts the clean vector from a noised one; the subclass says in which layers."""
+    """Predicts the clean vector from a noised one.
+
+    The subclass says in which layers: `clean(trunk, x, step, context, is_guided)` is the vector (B, S) behind x (B, S)
+    at a step (B), with its context or, not `is_guided`, without.
+    """
 
     def __init__(self, config: ZooConceptPredictorConfig) -> None:
         super().__init__(config)
@@ -147,10 +142,6 @@ class DiffusionHead(ConceptHead):
         """Targets (B, N, S), noised, and the step (B, N) of each."""
         steps = torch.randint(self.diffusion.num_steps, targets.shape[:2], device=targets.device)
         return self.diffusion.add_noise(targets, torch.randn_like(targets), steps), steps
-
-    def clean(self, trunk: ConceptTrunk, x: Tensor, step: Tensor, context: Context, is_guided: bool) -> Tensor:
-        """The clean vector (B, S) behind x (B, S) at step (B), with its context or (not `is_guided`) without."""
-        raise NotImplementedError
 
     def sample(self, trunk: ConceptTrunk, context: Context, sampling: Sampling) -> Tensor:
         """From noise to a concept in `num_sampling_steps` steps."""

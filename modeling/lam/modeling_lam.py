@@ -38,7 +38,7 @@ from ..parts import part_model
 from .binder import Binding, ParameterBinder
 from .configuration_lam import ZooLamConfig
 from .episodic_memory import EpisodicMemory, Recalled
-from .losses_lam import binder_loss, labelled_cross_entropy, labelled_mean, tool_retrieval_loss
+from .losses_lam import binder_loss, planning_losses, tool_losses, weighted_sum
 from .policy import HierarchicalPolicy
 from .profile import Profile
 from .tool_pointer import EncodedTools, ToolPointer
@@ -459,9 +459,9 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
                     parameter_types,
                     *(self._short(choice_ids, choice_mask) if choice_ids is not None else ()),
                 )
-            losses |= self._losses(
-                found, tool_ids, tool_labels, option_labels, kind_labels, ending_labels, value_labels
-            )
+            losses |= planning_losses(found, option_labels, kind_labels, ending_labels, value_labels)
+            if tool_labels is not None:
+                losses |= tool_losses(found, self.tool_pointer.retrieval_scores, tool_labels)
             bound = (mode_labels, start_labels, end_labels, choice_labels, number_labels, boolean_labels)
             if mode_labels is not None:
                 losses["binding"] = binder_loss(found["binding"], *bound)
@@ -474,7 +474,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
                     *(search_acts, search_visits, search_values, search_rewards, search_done),
                 )
         return LamOutput(
-            loss=self._weigh(losses, labels, kwargs.get("num_items_in_batch")),
+            loss=weighted_sum(losses, self.config, labels, kwargs.get("num_items_in_batch")),
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
@@ -520,59 +520,6 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
         ids_once, mask_once = texts.chunk(2, dim=-1)
         tools = self.tool_pointer.encode(self.get_input_embeddings()(ids_once), mask_once)
         return EncodedTools(*(x[places].unflatten(0, ids.shape[:2]) for x in tools))
-
-    def _losses(
-        self,
-        found: dict[str, Any],
-        tool_ids: Tensor | None,
-        tool_labels: Tensor | None,
-        option_labels: Tensor | None,
-        kind_labels: Tensor | None,
-        ending_labels: Tensor | None,
-        value_labels: Tensor | None,
-    ) -> dict[str, Tensor]:
-        losses = {}
-        if tool_labels is not None:
-            losses["pointer"] = labelled_cross_entropy(found["tool_logits"], tool_labels)
-            losses["retrieval"] = self._retrieval_loss(found, tool_ids, tool_labels)
-        planned = (("option", option_labels), ("kind", kind_labels))
-        losses |= {name: labelled_cross_entropy(found[f"{name}_logits"], y) for name, y in planned if y is not None}
-        if ending_labels is not None:
-            errors = nn.functional.binary_cross_entropy_with_logits(
-                found["ending_logits"].float(), ending_labels.clamp_min(0).float(), reduction="none"
-            )
-            losses["ending"] = labelled_mean(errors, ending_labels != -100)
-        if value_labels is not None:
-            errors = (found["value"].float() - value_labels.nan_to_num()).square()
-            losses["value"] = labelled_mean(errors, ~value_labels.isnan())
-        return losses
-
-    def _retrieval_loss(self, found: dict[str, Any], tool_ids: Tensor | None, labels: Tensor) -> Tensor:
-        tools = found["tool_vectors"]
-        rows, count = tools.shape[:2]
-        flat = tools.flatten(0, 1)
-        has_tool = (labels >= 0) & (labels < count)
-        places = torch.arange(rows, device=labels.device) * count + labels.clamp(0, count - 1)
-        right = flat[places].detach()
-        is_same = (right @ flat.detach().T > 1 - 1e-6) | (flat.detach().abs().sum(-1) == 0)  # tools that do not exist
-        scores = self.tool_pointer.retrieval_scores(found["tool_query"], flat)
-        return tool_retrieval_loss(scores, is_same, places.masked_fill(~has_tool, -100))
-
-    def _weigh(
-        self, losses: dict[str, Tensor], labels: Tensor | None, num_items_in_batch: Tensor | int | None
-    ) -> Tensor | None:
-        if not losses:
-            return None
-        config = self.config
-        weights = {"pointer": config.pointer_weight, "retrieval": config.pointer_weight, "binding": config.span_weight}
-        weights |= dict.fromkeys(("option", "kind", "ending"), config.subgoal_weight)
-        weights |= {"value": config.value_weight, "search": 1.0}
-        acting = [weights[name] * loss for name, loss in losses.items() if name != "language"]
-        share = 1.0
-        if labels is not None and num_items_in_batch is not None:  # of a batch that is one of several
-            share = (labels[:, 1:] != -100).sum() / num_items_in_batch
-        total = sum(acting) * share if acting else 0.0
-        return total + losses["language"] if "language" in losses else total
 
 
 def _option(options: Tensor | None, labels: Tensor | None, logits: Tensor) -> Tensor:

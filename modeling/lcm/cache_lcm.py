@@ -76,8 +76,12 @@ class ConceptCacheLayer(CacheLayerMixin):
         """Nothing to do: the layer has no keys and values of tokens."""
 
     def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """No layer of attention writes here."""
-        raise NotImplementedError
+        """No layer of attention writes here.
+
+        Raises:
+            ValueError: one does.
+        """
+        raise ValueError("this layer of the cache holds concepts, not keys and values of tokens")
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As of a layer without keys."""
