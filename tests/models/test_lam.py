@@ -470,3 +470,14 @@ def test_fields_that_do_not_fit_are_named():
             hf_zoo.create_config("lam-tiny", **wrong)
     core = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4}
     assert hf_zoo.create_config("lam-tiny", core_config=core).text_config.model_type == "llama"
+
+
+def test_losses_of_acting_are_shared_by_the_batches_that_are_accumulated():
+    torch.manual_seed(0)
+    model = hf_zoo.create_model("lam-tiny").eval()
+    ids = torch.randint(5, 512, (2, 8), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "labels": ids, "act_positions": torch.tensor([4, 6])}
+    batch |= {"kind_labels": torch.tensor([0, 2]), "value_labels": torch.tensor([0.3, -0.8])}
+    rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(2)]
+    parts = [model(**row, num_items_in_batch=torch.tensor(14)).loss for row in rows]  # 7 of each row are predicted
+    assert_close(sum(parts), model(**batch).loss)
