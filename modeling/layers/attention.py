@@ -9,6 +9,7 @@ Shapes: B batch, T queries, S keys, D hidden size, H heads, G key-value heads, K
 """
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .blockwise_attention import blockwise_attention
-from .dropout import drop
+from .dropout import dropped_softmax
 from .positions import rotate
 
+_SCORES_IN_CACHE = 1 << 19  # float32 ones fill 2 MB
 _MANY_SCORES = 1 << 21  # of a head, beyond which passing over all of them costs more than computing them twice
 
 
@@ -36,15 +38,23 @@ def exact_attention(
     """torch's attention, for the pieces that a pattern is cut into: q (B, H, T, K), k and v (B, H, S, K) -> as q."""
     if not q.numel():  # torch's kernels refuse an empty batch
         return q
-    if dropout and not is_causal and q.device.type == "cpu":  # no fused kernel there, and torch's other one is slow
-        scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
-        scores = (q * scaling) @ k.mT
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
-        weights, factor = drop(weights, dropout)
-        return weights @ v * factor
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scaling)
+    if not dropout or is_causal or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scaling)
+    # No fused kernel has dropout there, and torch's other one is slow; a few texts or heads at a time stay in cache
+    axis = int(q.shape[1] > q.shape[0])
+    size = max(1, _SCORES_IN_CACHE * q.shape[axis] // (q[..., 0].numel() * k.shape[2]))
+    q = q * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    masks = repeat(None) if mask is None else mask.expand(*q.shape[:2], -1, -1).split(size, axis)
+    pieces = zip(q.split(size, axis), k.split(size, axis), v.split(size, axis), masks, strict=mask is not None)
+    return torch.cat([_attention_with_dropout(*piece, dropout) for piece in pieces], dim=axis)
+
+
+def _attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    scores = q @ k.mT
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
+    weights, factor = dropped_softmax(scores, dropout)
+    return weights @ v * factor
 
 
 class DispatchedAttention(nn.Module):

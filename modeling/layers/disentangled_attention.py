@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from .attention import Attention
-from .dropout import drop
+from .dropout import dropped_softmax
 
 BLOCK = 64  # tokens that share a product at most: more of them compute scores that nobody reads
 
@@ -240,9 +240,7 @@ class DisentangledAttention(Attention):
             return self.attend(q, k, v, bias, **kwargs)[0]
         num_heads = q.shape[1]
         q, k, v, bias = (z.reshape(-1, *z.shape[2:]) for z in (q, k, v, bias))
-        weights = torch.baddbmm(bias, q, k.mT, alpha=self.scaling).softmax(-1)
-        if self.training and self.dropout:
-            weights, factor = drop(weights, self.dropout)
-            v = v * factor
-        y = torch.bmm(weights, v)
+        scores = torch.baddbmm(bias, q, k.mT, alpha=self.scaling)
+        weights, factor = dropped_softmax(scores, self.dropout if self.training else 0.0)
+        y = torch.bmm(weights, v * factor)
         return y.unflatten(0, (-1, num_heads)).transpose(1, 2)

@@ -1,11 +1,15 @@
 """Dropout that draws 16 random bits for a number: on a CPU, where drawing is what dropout costs, several times faster.
 
 torch draws 64 bits for each number and multiplies three times. Here four numbers share 64 bits, and what is kept is
-not multiplied where the caller can do that to something smaller (`drop`).
+not multiplied where the caller can do that to something smaller. Weights of attention are dropped in the same
+node as their softmax, w = softmax(s), d = w z, so that the draw z is overwritten by d and never kept:
+
+    ds = w (z dy - sum z w dy) = d dy - w sum d dy
 """
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _STEPS = 1 << 16  # 16 bits tell apart this many values; a rate is rounded to a multiple of 1 / _STEPS
@@ -43,12 +47,39 @@ class Keep:
         return x if kept is None else x * kept
 
 
-def drop(x: Tensor, rate: float) -> tuple[Tensor, float]:
-    """x, any shape, with a share of its numbers set to zero, and what the others are still to be multiplied by."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():  # these fuse their own
-        return F.dropout(x, rate), 1.0
-    keep = Keep(rate, x.device)
-    return keep(x), keep.factor
+class _DroppedSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scores, keep):
+        weights = F.softmax(scores, dim=-1)
+        dropped = keep.draw(weights.shape, weights.dtype).mul_(weights)
+        ctx.save_for_backward(weights, dropped)
+        return dropped
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        weights, dropped = ctx.saved_tensors
+        grad = dropped * grad
+        return grad.addcmul_(weights, grad.sum(-1, keepdim=True), value=-1.0), None
+
+
+def dropped_softmax(scores: Tensor, rate: float) -> tuple[Tensor, float]:
+    """Softmax over the last axis with a share of the weights set to zero, in at least float32.
+
+    Args:
+        scores: any shape.
+        rate: the share.
+
+    Returns:
+        The weights, shaped and typed as the scores, and what they are still to be multiplied by.
+    """
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    keep = Keep(rate, scores.device)
+    if not keep.threshold:
+        return F.softmax(wide, dim=-1).to(scores.dtype), 1.0
+    if scores.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(F.softmax(wide, dim=-1), rate).to(scores.dtype), 1.0
+    return _DroppedSoftmax.apply(wide, keep).to(scores.dtype), keep.factor
 
 
 class Dropout(nn.Dropout):
@@ -58,8 +89,11 @@ class Dropout(nn.Dropout):
         """x, any shape -> the same shape."""
         if not self.training or not self.p:
             return x
-        kept, factor = drop(x, self.p)
-        return kept * factor
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.dropout(x, self.p)
+        keep = Keep(self.p, x.device)
+        kept = keep.draw(x.shape, x.dtype)
+        return x if kept is None else x * kept.mul_(keep.factor)
 
 
 def drop_rows(x: Tensor, rate: float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .documents import Documents
-from .dropout import drop
+from .dropout import dropped_softmax
 from .sparse_patterns import Pattern, Union, counted
 
 Remembered = tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]  # keys, values, and where each position is
@@ -31,10 +31,8 @@ def _by_union(pattern: Pattern) -> list[tuple[Union, list[int]]]:
 def _softmax_mix(scores: list[Tensor], seen: list[Tensor], dropout: float) -> tuple[Tensor, ...]:
     """Weights for each set from one softmax over all of them, in float32; every token sees itself at least."""
     joint = torch.cat([s.masked_fill(~m, -torch.inf) for s, m in zip(scores, seen, strict=True)], dim=-1)
-    weights = F.softmax(joint, dim=-1, dtype=torch.promote_types(joint.dtype, torch.float32)).to(joint.dtype)
-    if dropout:
-        weights, factor = drop(weights, dropout)
-        weights = weights * factor
+    weights, factor = dropped_softmax(joint, dropout)
+    weights = weights * factor if factor != 1.0 else weights
     return weights.split([s.shape[-1] for s in scores], dim=-1)
 
 

@@ -8,10 +8,11 @@ of its own:
     y_i  = softmax_{j in W(i) | G}(q_i k_j^T / sqrt(K)) v_j              i not in G; each key counts once
     y_i  = softmax_j(q'_i k'_j^T / sqrt(K)) v'_j                         i in G
 
-Queries are cut into blocks of C tokens, and a block looks at its C + 2 r nearest keys and at the global ones. Under a
-dilation the tokens of each residue mod d are a text of their own. Nothing of T x T is made.
+Queries are cut into blocks of C tokens, and a block looks at itself, at the m = ceil(r / C) blocks on each side and at
+the global keys. Under a dilation the tokens of each residue mod d are a text of their own. Nothing of T x T is made.
 
-Shapes: B batch, T tokens, D hidden size, H heads, K head size, G global tokens of a row, n blocks, C tokens a block.
+Shapes: B batch, T tokens, D hidden size, H heads, K head size, G global tokens of a row, n blocks, C tokens a block,
+S = (2 m + 1) C keys of a block.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import exact_attention
-from .dropout import drop
+from .dropout import dropped_softmax
 from .flex import block_mask, flex_attention
 
 _MOST_QUERIES, _LEAST_QUERIES = 128, 16  # in a block
@@ -61,7 +62,7 @@ class WindowedText:
         self._masks: dict[tuple, Tensor | BlockMask] = {}
 
     def mask(self, one_side: int, dilation: int, block: int, dtype: torch.dtype) -> Tensor:
-        """What is added to the scores of a block with its keys, the global ones first -> (B d n, 1, C, G + C + 2 r).
+        """What is added to the scores of a block with its keys, the global ones first -> (B d n, 1, C, G + S).
 
         Args:
             one_side: r.
@@ -99,12 +100,11 @@ class WindowedText:
         return self._masks[key]
 
     def _in_window(self, one_side: int, dilation: int, block: int) -> Tensor:
-        """(B d, n, C, C + 2 r), true where a key is in the window and of the query's document."""
-        documents = _fold(self.documents, dilation, fill=-1)
-        asking = _blocks(documents, block, fill=-1)
-        asked = _spans(documents, block, one_side, fill=-1)
-        i = torch.arange(block, device=documents.device)[:, None] + one_side
-        j = torch.arange(block + 2 * one_side, device=documents.device)
+        """(B d, n, C, S), true where a key is in the window and of the query's document."""
+        asking = _blocks(_fold(self.documents, dilation, fill=-1), block, fill=-1)
+        asked = torch.cat(_neighbours(asking, one_side, block, fill=-1), dim=-1)
+        j = torch.arange(asked.shape[-1], device=asked.device)
+        i = torch.arange(block, device=asked.device)[:, None] + (len(j) - block) // 2
         return ((i - j).abs() <= one_side) & (asking[..., :, None] == asked[..., None, :])
 
     def _global_elsewhere(self, one_side: int, dilation: int, block: int) -> Tensor:
@@ -145,10 +145,12 @@ def _blocks(x: Tensor, block: int, fill: int = 0) -> Tensor:
     return _pad(x, 0, -x.shape[1] % block, fill).unflatten(1, (-1, block))
 
 
-def _spans(x: Tensor, block: int, one_side: int, fill: int = 0) -> Tensor:
-    """(B, T, ...) -> (B, n, ..., C + 2 r): each block with r tokens on both sides, a view."""
-    x = _pad(x, one_side, one_side + -x.shape[1] % block, fill)
-    return x.unfold(1, block + 2 * one_side, block)
+def _neighbours(x: Tensor, one_side: int, block: int, fill: int = 0) -> list[Tensor]:
+    """x (B, n, ...) -> the blocks that hold r tokens to each side of a block and itself, each as x, from left to
+    right. Shifts in place of `unfold`, whose gradient is slow on a CPU."""
+    num_blocks, reach = x.shape[1], -(-one_side // block)
+    x = _pad(x, reach, reach, fill)
+    return [x[:, shift : shift + num_blocks] for shift in range(2 * reach + 1)]
 
 
 def window_attention(
@@ -165,17 +167,19 @@ def window_attention(
     """
     num_tokens = q.shape[1]
     one_side = min(one_side, -(-num_tokens // dilation) - 1)
-    block = max(_LEAST_QUERIES, min(_MOST_QUERIES, one_side // 2))
-    keys, values = (_spans(_fold(z, dilation), block, one_side).mT for z in (k, v))  # (B d, n, H, C + 2 r, K)
-    if text.index is not None:
-        row = torch.arange(len(k), device=k.device)[:, None]
-        shape = (-1, keys.shape[1], -1, -1, -1)
-        k, v = (z[row, text.index].transpose(1, 2).repeat_interleave(dilation, dim=0)[:, None] for z in (k, v))
-        keys, values = torch.cat((k.expand(shape), keys), dim=-2), torch.cat((v.expand(shape), values), dim=-2)
-    q = _blocks(_fold(q, dilation), block).transpose(2, 3)  # (B d, n, H, C, K)
+    block = max(_LEAST_QUERIES, min(_MOST_QUERIES, -(-one_side // 2)))
+    q, *blocks = (_blocks(_fold(z, dilation), block).transpose(2, 3) for z in (q, k, v))  # (B d, n, H, C, K)
+    seen = []
+    for z, in_blocks in zip((k, v), blocks, strict=True):
+        parts = _neighbours(in_blocks, one_side, block)
+        if text.index is not None:
+            row = torch.arange(len(z), device=z.device)[:, None]
+            of_global = z[row, text.index].transpose(1, 2).repeat_interleave(dilation, dim=0)[:, None]
+            parts = [of_global.expand(-1, q.shape[1], -1, -1, -1), *parts]
+        seen.append(torch.cat(parts, dim=-2).flatten(0, 1))  # (B d n, H, G + S, K)
     mask = text.mask(one_side, dilation, block, q.dtype)
-    y = exact_attention(q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask, dropout)
-    y = y.unflatten(0, (-1, keys.shape[1])).transpose(2, 3).flatten(1, 2)  # (B d, n C, H, K)
+    y = exact_attention(q.flatten(0, 1), *seen, mask, dropout)
+    y = y.unflatten(0, (-1, q.shape[1])).transpose(2, 3).flatten(1, 2)  # (B d, n C, H, K)
     return _unfold(y[:, : -(-num_tokens // dilation)], dilation, num_tokens)
 
 
@@ -210,9 +214,8 @@ def absorbed_attention(
     scores = scores + q @ k_proj.bias.view(num_heads, head_dim, 1)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
-    kept, factor = drop(weights, dropout)
-    kept = kept * factor
+    weights, factor = dropped_softmax(scores, dropout)
+    kept = weights * factor
     mean = (kept.flatten(1, 2) @ x).unflatten(1, (num_heads, num_global))  # (B, H, G, D)
     y = mean @ v_proj.weight.unflatten(0, (num_heads, head_dim)).mT
     return y + kept.sum(-1, keepdim=True) * v_proj.bias.view(num_heads, 1, head_dim)
