@@ -4,12 +4,12 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
-from ..mlm.configuration_mlm import ZooMlmConfig
+from ..bert_config import BertLikeConfig
 
 
 @strict
-class ZooBigbirdConfig(ZooMlmConfig):
-    """The fields of BERT (mlm) and those of blocks; the defaults are bigbird-roberta-base's.
+class ZooBigbirdConfig(BertLikeConfig):
+    """The fields of BERT and those of blocks; the defaults are bigbird-roberta-base's.
 
     Args:
         attention_type: "block_sparse" as published, or "original_full", where every token sees all.

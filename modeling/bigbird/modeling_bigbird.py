@@ -13,7 +13,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 
 from ..base_model import ZooPreTrainedModel
-from ..bert import BertBlock, BertTrunk
+from ..bert import BertBlock, BertTrunk, make_attention
 from ..classifiers import (
     MultipleChoiceHead,
     QuestionAnsweringHead,
@@ -21,12 +21,10 @@ from ..classifiers import (
     TokenClassificationHead,
 )
 from ..heads import MaskedLMHead, PreTrainingHead
-from ..layers.attention import Attention
-from ..layers.documents import Documents
 from ..layers.mlp import MLP, activation
 from ..layers.pooler import pool
 from ..layers.random_block_attention import BlockedText, RandomBlockAttention
-from ..masks import document_numbers, encoder_mask
+from ..masks import encoder_mask, find_documents
 from .configuration_bigbird import ZooBigbirdConfig
 
 
@@ -35,17 +33,7 @@ class BigbirdBlock(BertBlock):
 
     def __init__(self, config: ZooBigbirdConfig, layer_idx: int) -> None:
         if config.attention_type == "original_full":
-            attention = Attention(
-                config,
-                layer_idx,
-                config.hidden_size,
-                config.num_attention_heads,
-                config.num_attention_heads,
-                config.hidden_size // config.num_attention_heads,
-                bias=True,
-                dropout=config.attention_dropout,
-                is_causal=False,
-            )
+            attention = make_attention(config, layer_idx)
         else:
             attention = RandomBlockAttention(
                 config.hidden_size,
@@ -86,9 +74,7 @@ class ZooBigbirdModel(BertTrunk, ZooBigbirdPreTrainedModel):
         config = self.config
         if config.attention_type == "original_full":
             return encoder_mask(config, x, attention_mask, position_ids)
-        documents = None
-        if document_numbers(attention_mask, position_ids) is not None:
-            documents = Documents(attention_mask, None if attention_mask is not None else position_ids, x.shape[:2])
+        documents = find_documents(x, attention_mask, position_ids)
         use_flex = config._attn_implementation == "flex_attention"
         return BlockedText(x.shape[:2], x.device, config.block_size, config.num_random_blocks, documents, use_flex)
 
