@@ -35,6 +35,8 @@ def extend_positions(
     source = ARCHITECTURES["zoo_mlm"]
     if model.config.model_type != source.model_type:
         raise ValueError(f"only zoo_mlm (BERT, RoBERTa) can be extended, not {model.config.model_type}")
+    if model.config.num_attention_blocks > 1:
+        raise ValueError(f"num_attention_blocks={model.config.num_attention_blocks}: {to} has no such attention")
     target = check_target(to)
     config = model.config
     offset = config.position_offset

@@ -266,6 +266,8 @@ def attention_patterns(described: Described, num_tokens: int) -> dict[str, "Tens
         options = described.config.options
         alone = {kind: {"layer_types": None, "mlp_types": ["mlp"], "options": {}} for kind in kinds}
         by_kind = {k: by_kind[k] | alone[k] | {"options": {k: options[k]} if k in options else {}} for k in kinds}
+    elif getattr(described.config, "head_shifts", None):
+        by_kind = _kinds_by_head(described.config.head_shifts, values["num_attention_heads"])
     elif field not in known:
         by_kind = _kinds_by_attention(described.config, values.get("num_attention_heads", 1))
     return {kind: _seen(described.architecture, values | one, num_tokens) for kind, one in by_kind.items()}
@@ -288,14 +290,20 @@ def _kinds_by_attention(config: "PreTrainedConfig", num_heads: int) -> dict[str,
     for layers in layers_by_option.values():
         one = {name: value[layers[0]] for name, value in listed.items()}
         one = {n: [v[i % len(v)] for i in range(num_heads)] if isinstance(v, list) else v for n, v in one.items()}
-        kinds[_ranges(layers)] = {name: [value] for name, value in one.items()}
+        kinds[f"layers {_ranges(layers)}"] = {name: [value] for name, value in one.items()}
     return kinds
 
 
+def _kinds_by_head(shifts: list[int], num_heads: int) -> dict[str, dict[str, Any]]:
+    """Kinds of heads, which together may see everything: "heads 0-9" -> `num_heads` of that kind alone."""
+    heads = {shift: [h for h, other in enumerate(shifts) if other == shift] for shift in sorted(set(shifts))}
+    return {f"heads {_ranges(own)}": {"head_shifts": [shift] * num_heads} for shift, own in heads.items()}
+
+
 def _ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] -> "layers 0-2, 5"."""
+    """[0, 1, 2, 5] -> "0-2, 5"."""
     groups = [[n for _, n in group] for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
-    return "layers " + ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
+    return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
 def _seen(architecture: Architecture, config: dict[str, Any], num_tokens: int) -> "Tensor":

@@ -6,6 +6,9 @@
 `zoo_blockwise`: exact attention with memory that grows with T (layers/blockwise_attention.py).
 `zoo_strided`, `zoo_fixed`: the patterns of the Sparse Transformer (layers/sparse_patterns.py), all heads with the
     union of both sets; `config.sparse_stride` and `config.sparse_summary_size` set l and c, 128 and 32 without them.
+`zoo_block_permuted`: every head sees one block of the text from each (layers/block_permuted_attention.py), for
+    encoders; `config.num_attention_blocks` and `config.head_shifts` set n and s_h, without them 2 and the shifts that
+    follow from the number of heads.
 `zoo_off_by_one`: softmax with 1 added to its denominator, so that a head may attend to nothing.
 
 The first two compute what the model was trained for, the others change it: they are for training from scratch or
@@ -23,7 +26,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .layers.block_permuted_attention import BlockedRows, block_permuted_attention, default_shifts
 from .layers.blockwise_attention import blockwise_attention
+from .layers.documents import Documents
 from .layers.local_attention import local_attention
 from .layers.sparse_attention import find_real, gathered_sparse_attention, text_sparse_attention
 from .layers.sparse_patterns import fixed_pattern, strided_pattern
@@ -36,6 +41,7 @@ def register_attentions() -> None:
         ("zoo_blockwise", blockwise_attention_forward, blockwise_attention_mask),
         ("zoo_strided", strided_attention_forward, documents_mask),
         ("zoo_fixed", fixed_attention_forward, documents_mask),
+        ("zoo_block_permuted", block_permuted_attention_forward, documents_mask),
         ("zoo_off_by_one", off_by_one_forward, sdpa_mask),
     ):
         AttentionInterface.register(name, forward)
@@ -234,12 +240,47 @@ def _sparse_attention_forward(
             positions = (real.long().cumsum(-1)[:, -T:] - 1).clamp_min(0)
         y = gathered_sparse_attention(query, key, value, pattern, positions, find_real(real), scaling)
         return y.transpose(1, 2), None
-    starts = None
-    if attention_mask is not None and bool((attention_mask > 1).any()):
-        starts = F.pad((attention_mask[:, 1:] == attention_mask[:, :-1]).long(), (1, 0))  # 0 where a document starts
+    starts = _starts(attention_mask)
     real = None if real is None or real.all() else real
     y = text_sparse_attention(query, key, value, pattern, real, starts, scaling, dropout)
     return y.transpose(1, 2), None
+
+
+def _starts(documents: Tensor | None) -> Tensor | None:
+    """(B, T) of 0 where a document starts and 1 elsewhere, from their numbers; None where rows hold one."""
+    if documents is None or not bool((documents > 1).any()):
+        return None
+    return F.pad((documents[:, 1:] == documents[:, :-1]).long(), (1, 0))
+
+
+def block_permuted_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query (B, H, T, K), key and value (B, G, T, K), what `documents_mask` made -> (B, T, H, K).
+
+    Raises:
+        ValueError: attention that hides later tokens or reads another text, or an option that changes scores.
+    """
+    _refuse_options("zoo_block_permuted", kwargs)
+    B, num_heads, T, _ = query.shape
+    is_dense = attention_mask is not None and attention_mask.ndim != 2
+    if getattr(module, "is_causal", True) or is_dense or key.shape[2] != T:
+        raise ValueError("zoo_block_permuted is for encoders: a text's blocks are known when all of it is there")
+    num_blocks = getattr(module.config, "num_attention_blocks", 2)
+    shifts = getattr(module.config, "head_shifts", None) or default_shifts(num_heads, num_blocks)
+    documents = None
+    if attention_mask is not None:
+        documents = Documents(attention_mask > 0, _starts(attention_mask), (B, T))
+    rows = BlockedRows((B, T), query.device, num_blocks, documents)
+    key, value = _repeat(module, key, value)
+    return block_permuted_attention(query, key, value, shifts, rows, scaling, dropout), None
 
 
 def documents_mask(

@@ -16,10 +16,26 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .encoder import EncoderTrunk
+from .layers.attention import Attention
 from .layers.dropout import Dropout
 from .layers.mlp import MLP
 from .layers.pooler import FirstTokenPooler
 from .layers.positions import LearnedPositions
+
+
+def make_attention(
+    config: PreTrainedConfig, layer_idx: int, kind: type[Attention] = Attention, **options: Any
+) -> Attention:
+    """Attention to both sides of a config's sizes; by default of every token to all, through whatever backend is set.
+
+    Args:
+        kind: its class.
+        options: what that class takes beside sizes.
+    """
+    head_dim = config.hidden_size // config.num_attention_heads
+    sizes = config.hidden_size, config.num_attention_heads, config.num_attention_heads, head_dim
+    rest = {"bias": True, "dropout": config.attention_dropout, "is_causal": False}
+    return kind(config, layer_idx, *sizes, **rest, **options)
 
 
 class BertBlock(GradientCheckpointingLayer):

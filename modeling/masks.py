@@ -14,6 +14,7 @@ from transformers.masking_utils import (
 )
 
 from .cache import RECURRENT_LAYERS, LayerOfCache, StateCache
+from .layers.documents import Documents
 
 _ATTENTION_MASKS = {
     "full_attention": create_causal_mask,
@@ -175,6 +176,13 @@ def document_numbers(
     if packed is None or not (torch.compiler.is_compiling() or bool((packed[:, 1:] == 0).any())):
         return None
     return (packed == 0).cumsum(-1)
+
+
+def find_documents(x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Documents | None:
+    """Where the documents of x (B, T, D) stand, None where each row is one; for the rest see `document_numbers`."""
+    if document_numbers(attention_mask, position_ids) is None:
+        return None
+    return Documents(attention_mask, None if attention_mask is not None else position_ids, x.shape[:2])
 
 
 def encoder_mask(

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+import hf_zoo
 from hf_zoo.modeling.layers.sparse_patterns import fixed_pattern, strided_pattern, union_sees
 
 SIZES = {**{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48}, "num_hidden_layers": 2}
@@ -153,7 +154,6 @@ def test_blockwise_attention_drops_weights_in_training_alone():
 
 def test_dropout_under_sdpa_goes_by_blocks_on_a_cpu():
     """Torch's own kernel with dropout would hold all scores."""
-    import hf_zoo
     from hf_zoo.modeling.layers import attention
 
     torch.manual_seed(0)
@@ -183,3 +183,47 @@ def test_a_head_may_attend_to_nothing():
     q, k, v = torch.ones(1, 1, 4, 16), -torch.ones(1, 1, 4, 16), torch.ones(1, 1, 4, 16)
     y, _ = off_by_one_forward(Module(), q, k, v, None, scaling=2.5)
     assert y.abs().max() < 4 * math.exp(-39)
+
+
+@pytest.mark.parametrize("shifts", [None, [2, 0, 1, 1]])
+@torch.no_grad()
+def test_blocks_in_transformers_and_in_the_zoo_are_the_same(shifts, tmp_path):
+    """One BERT with the backend, opened as `zoo_mlm` with blocks; padded and packed rows too."""
+    from hf_zoo.registry import ARCHITECTURES
+
+    options = {"num_attention_blocks": 3, "head_shifts": shifts}
+    torch.manual_seed(0)
+    upstream = BertModel._from_config(
+        BertConfig(**SIZES, **options, num_attention_heads=4), attn_implementation="zoo_block_permuted"
+    ).eval()
+    for parameter in upstream.parameters():
+        parameter.mul_(3.0)
+    upstream.save_pretrained(tmp_path)
+    model_class = ARCHITECTURES["zoo_mlm"].model_class("feature-extraction")
+    model = model_class.from_pretrained(tmp_path).eval()
+    mask = torch.ones(2, 23, dtype=torch.long)
+    mask[0, 15:] = 0
+    expected = upstream(ids(), attention_mask=mask).last_hidden_state[mask.bool()]
+    assert_close(model(ids(), attention_mask=mask).last_hidden_state[mask.bool()], expected, atol=2e-5, rtol=1e-4)
+    alone = upstream(ids()[:1, :15]).last_hidden_state[0]
+    assert_close(expected[:15], alone, atol=2e-5, rtol=1e-4)
+    full = {"num_attention_blocks": 1, "head_shifts": None}
+    full = model_class(type(model.config)(**{**model.config.to_dict(), **full})).eval()
+    full.load_state_dict(model.state_dict())
+    assert (full(ids()).last_hidden_state - model(ids()).last_hidden_state).abs().max() > 0.1
+
+    positions = torch.cat((torch.arange(9), torch.arange(14)))[None]
+    options = {"is_causal": False, "layer_types": ["full_attention"] * 2, "vocab_size": 64}
+    encoder = hf_zoo.create_model("slm-tiny", "feature-extraction", **options).eval()
+    encoder.set_attn_implementation("zoo_block_permuted")  # the backend, where rows can be packed
+    for packing in (model, encoder):
+        parts = ids(rows=1).split([9, 14], dim=1)
+        apart = torch.cat([packing(part).last_hidden_state for part in parts], dim=1)
+        packed = packing(ids(rows=1), position_ids=positions).last_hidden_state
+        assert_close(packed, apart, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_blocks_are_for_encoders():
+    with pytest.raises(ValueError, match="zoo_block_permuted is for encoders"):
+        llama("zoo_block_permuted")(ids())

@@ -36,7 +36,7 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     if task in table.other_meaning:
         raise ValueError(f"{upstream} has no head like that of {type(model).__name__}; write its encoder instead")
     with torch.device("meta"):
-        twin = table.make(config, task)
+        twin = table.extended(table.make(config, task))
     conversions = getattr(model, "_weight_conversions", None)
     classifier = "classifier" if hasattr(twin, "classifier") else "score"
     model._weight_conversions = [*prefixes(twin.base_model_prefix, classifier), *table.weights_of(model.config, task)]
@@ -47,6 +47,8 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     prefix = f"{twin.base_model_prefix}."
     if not hasattr(twin, twin.base_model_prefix):  # tables are written for heads that hold a trunk
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    if table.copies is not None:
+        weights |= {copy: weights[original] for copy, original in table.copies(twin).items()}
     expected = set(twin.state_dict())
     twin.load_state_dict({n: t.clone() for n, t in weights.items() if n in expected}, strict=False, assign=True)
     _tie(twin, weights)
@@ -59,7 +61,10 @@ def to_upstream(model: "PreTrainedModel", model_type: str | None = None) -> "Pre
     if lost := [n for n in lost if n not in unused]:
         raise ValueError(f"{type(model).__name__} has no weight for {lost[0]!r} of {type(twin).__name__}")
     # Buffers that no checkpoint holds are still without data; a second load from disk fills them.
-    return _filled(twin, weights)
+    full = table.extended(type(twin)(twin.config))
+    full.load_state_dict(twin.state_dict(), strict=False, assign=True)
+    _tie(full, weights)
+    return full.eval()
 
 
 def _first_that_fits(architecture: Architecture, model: "PreTrainedModel") -> str:
@@ -71,13 +76,6 @@ def _first_that_fits(architecture: Architecture, model: "PreTrainedModel") -> st
         except ValueError as error:
             reasons.append(str(error))
     raise ValueError("; ".join(reasons) or f"{architecture.model_type} has no counterpart in transformers")
-
-
-def _filled(twin: "PreTrainedModel", weights: dict[str, "Tensor"]) -> "PreTrainedModel":
-    full = type(twin)(twin.config)
-    full.load_state_dict(twin.state_dict(), strict=False, assign=True)
-    _tie(full, weights)
-    return full.eval()
 
 
 def _tie(twin: "PreTrainedModel", weights: dict[str, "Tensor"]) -> None:

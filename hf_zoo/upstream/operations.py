@@ -144,6 +144,23 @@ class WithZeroKeyBias(ConversionOps):
         return WithoutKeyBias()
 
 
+class SwapHalves(ConversionOps):
+    """A projection of two vectors side by side, (out, 2 in), whose files have them in the other order."""
+
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """One tensor (out, 2 in) -> the same with its halves swapped."""
+        (tensors,) = input_dict.values()
+        first, second = (tensors[0] if isinstance(tensors, list) else tensors).chunk(2, dim=1)
+        return {target_patterns[0]: torch.cat((second, first), dim=1)}
+
+    @property
+    def reverse_op(self) -> "SwapHalves":
+        """The way back."""
+        return self
+
+
 class FoldIdentity(ConversionOps):
     """Two linear layers with nothing between them, the second of which is the identity, as the first (LLaVA)."""
 

@@ -4,9 +4,11 @@ transformers looks up renamings and conversions of weights by the class that is 
 that class for as long as the loading lasts, and only one load at a time may do that.
 """
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..registry import ARCHITECTURES, Architecture
@@ -24,6 +26,23 @@ def install() -> None:
     if translate_config not in ZooConfig.read_hooks:
         ZooConfig.read_hooks.append(translate_config)
         ZooPreTrainedModel.load_hooks.append(translate_weights)
+
+
+def _weight_names(folder: Any, hub: dict[str, Any]) -> set[str]:
+    """The names of a folder's weights; of those in safetensors only."""
+    from safetensors import safe_open
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+    for file in (SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME):
+        path = cached_file(folder, file, **hub, _raise_exceptions_for_missing_entries=False)
+        if path is not None:
+            break
+    else:
+        return set()
+    if path.endswith(".json"):
+        return set(json.loads(Path(path).read_text())["weight_map"])
+    with safe_open(path, framework="pt") as weights:
+        return set(weights.keys())
 
 
 def _architecture_of(config_class: type) -> Architecture | None:
@@ -62,6 +81,10 @@ def translate_weights(model_class: type, folder: Any, arguments: dict[str, Any])
     older = {repr(one): one for name in names for one in get_checkpoint_conversion_mapping(name) or ()}.values()
     upstream, config_class = find_upstream(architecture, model_type), model_class.config_class
     zoo_config = config_class(**upstream.read_config(config_class, config))
+    if upstream.counted and "config" not in arguments:
+        found = _weight_names(folder, hub)
+        for name, count in upstream.counted.items():
+            arguments.setdefault(name, count(zoo_config, found))
     weights = [*older, *upstream.weights_of(zoo_config, architecture.task_of(model_class))]
     for trunk in ("transformer", "backbone", "bert", "albert", "roberta", "longformer", "deberta", "rwkv", "vit"):
         weights = [*prefixes(trunk, "classifier"), *weights]

@@ -1,4 +1,4 @@
-"""ALBERT as `zoo_slm`, and Llama and Mistral, the dense models that it makes smaller."""
+"""ALBERT as `zoo_slm`, and Llama, Mistral and Qwen3, the dense models that it makes smaller."""
 
 from typing import Any
 
@@ -76,4 +76,11 @@ UPSTREAM = [
     ),
     Upstream("llama", llama_weights, renamed={"norm_eps": "rms_norm_eps"}),
     Upstream("mistral", llama_weights, renamed={"norm_eps": "rms_norm_eps"}),
+    Upstream(
+        "qwen3",
+        llama_weights,
+        renamed={"norm_eps": "rms_norm_eps"},
+        fixed={"qk_norm": True},
+        written={"use_sliding_window": lambda config: config.sliding_window is not None},
+    ),
 ]

@@ -31,6 +31,10 @@ class Upstream:
         written: upstream field -> function of the zoo config, where a copy will not do on the way back.
         sized_weights: further renamings, which depend on the sizes in the zoo config.
         task_weights: task -> renamings of that head alone, which come before all others.
+        counted: zoo field -> function of a zoo config and the names of a folder's weights, where a folder may lack
+            what its config counts.
+        extend: adds to a fresh upstream model what its files may hold and its class leaves out.
+        copies: function of an upstream model -> names of weights that are written as copies of others.
         unused: parts of names of weights that some of upstream's heads have and never use: not read, written as zeros.
         other_meaning: tasks whose head upstream is another model's, or trains something else.
         class_names: task -> class of transformers, where no Auto class makes it.
@@ -46,6 +50,9 @@ class Upstream:
     written: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     sized_weights: Callable[[Any], list["WeightTransform"]] | None = None
     task_weights: dict[str, Callable[[], list["WeightTransform"]]] = field(default_factory=dict)
+    counted: dict[str, Callable[[Any, set[str]], int]] = field(default_factory=dict)
+    extend: Callable[["PreTrainedModel"], None] | None = None
+    copies: Callable[["PreTrainedModel"], dict[str, str]] | None = None
     unused: tuple[str, ...] = ()
     other_meaning: tuple[str, ...] = ()
     class_names: dict[str, str] = field(default_factory=dict)
@@ -67,6 +74,12 @@ class Upstream:
         if task in self.class_names:
             return getattr(transformers, self.class_names[task])(config)
         return getattr(transformers, TASKS[task][0]).from_config(config)
+
+    def extended(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """An upstream model, with what its class leaves out."""
+        if self.extend is not None:
+            self.extend(model)
+        return model
 
     @property
     def config_class(self) -> type["PreTrainedConfig"]:

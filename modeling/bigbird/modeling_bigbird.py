@@ -1,10 +1,12 @@
 """BigBird: an encoder for long texts, whose blocks see global, neighbouring and random blocks.
 
-Zaheer et al. 2020, https://arxiv.org/abs/2007.14062: BERT with the attention of layers/random_block_attention.py.
+Zaheer et al. 2020, https://arxiv.org/abs/2007.14062: BERT with the attention of layers/random_block_attention.py, or
+with global tokens beside the text, of layers/extra_global_attention.py.
 
 Shapes: B batch, T tokens, D hidden size.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 
 from ..base_model import ZooPreTrainedModel
-from ..bert import BertBlock, BertTrunk
+from ..bert import BertBlock, BertTrunk, make_attention
 from ..classifiers import (
     MultipleChoiceHead,
     QuestionAnsweringHead,
@@ -21,12 +23,11 @@ from ..classifiers import (
     TokenClassificationHead,
 )
 from ..heads import MaskedLMHead, PreTrainingHead
-from ..layers.attention import Attention
-from ..layers.documents import Documents
+from ..layers.extra_global_attention import ExtraGlobalAttention, TextBesideGlobals
 from ..layers.mlp import MLP, activation
 from ..layers.pooler import pool
 from ..layers.random_block_attention import BlockedText, RandomBlockAttention
-from ..masks import document_numbers, encoder_mask
+from ..masks import encoder_mask, find_documents
 from .configuration_bigbird import ZooBigbirdConfig
 
 
@@ -35,19 +36,12 @@ class BigbirdBlock(BertBlock):
 
     def __init__(self, config: ZooBigbirdConfig, layer_idx: int) -> None:
         if config.attention_type == "original_full":
-            attention = Attention(
-                config,
-                layer_idx,
-                config.hidden_size,
-                config.num_attention_heads,
-                config.num_attention_heads,
-                config.hidden_size // config.num_attention_heads,
-                bias=True,
-                dropout=config.attention_dropout,
-                is_causal=False,
-            )
+            attention = make_attention(config, layer_idx)
         else:
-            attention = RandomBlockAttention(
+            kind = RandomBlockAttention
+            if config.num_global_tokens:
+                kind = partial(ExtraGlobalAttention, num_globals=config.num_global_tokens)
+            attention = kind(
                 config.hidden_size,
                 config.num_attention_heads,
                 config.num_random_blocks,
@@ -55,6 +49,16 @@ class BigbirdBlock(BertBlock):
                 dropout=config.attention_dropout,
             )
         super().__init__(config, attention)
+
+    def forward(
+        self, x: Tensor, mask: Any, global_tokens: Tensor | None = None, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x (B, T, D), mask as the attention wants it -> (B, T, D); and global tokens (M, g, D), if there are any."""
+        if global_tokens is None:
+            return super().forward(x, mask, **kwargs)
+        count = global_tokens.shape[:2].numel()  # all but attention is done token by token
+        y = super().forward(torch.cat((global_tokens.flatten(0, 1), x.flatten(0, 1)))[None], mask, **kwargs)[0]
+        return y[count:].view(x.shape), y[:count].view(global_tokens.shape)
 
 
 class ZooBigbirdPreTrainedModel(ZooPreTrainedModel):
@@ -74,6 +78,22 @@ class ZooBigbirdModel(BertTrunk, ZooBigbirdPreTrainedModel):
 
     block_class = BigbirdBlock
 
+    def __init__(self, config: ZooBigbirdConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config, add_pooling_layer)
+        if config.num_global_tokens:
+            self.embed_globals = nn.Embedding(config.num_global_tokens, config.hidden_size)
+            self.post_init()
+
+    def run(self, x: Tensor, mask: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """x (B, T, D) through all blocks, and with it the global tokens of every document; for the rest see
+        `EncoderTrunk.run`."""
+        if not self.config.num_global_tokens:
+            return super().run(x, mask, *args, **kwargs)
+        global_tokens = self.dropout(self.embed_norm(self.embed_globals.weight)).expand(len(mask.lengths), -1, -1)
+        for block in self.layers:
+            x, global_tokens = block(x, mask, global_tokens, **kwargs)
+        return x
+
     def make_mask(
         self,
         x: Tensor,
@@ -81,16 +101,19 @@ class ZooBigbirdModel(BertTrunk, ZooBigbirdPreTrainedModel):
         position_ids: Tensor | None,
         input_ids: Tensor | None = None,
         **kwargs: Any,
-    ) -> BlockedText | Tensor | None:
+    ) -> BlockedText | TextBesideGlobals | Tensor | None:
         """The batch's documents in blocks; under full attention the set backend's mask."""
         config = self.config
         if config.attention_type == "original_full":
             return encoder_mask(config, x, attention_mask, position_ids)
-        documents = None
-        if document_numbers(attention_mask, position_ids) is not None:
-            documents = Documents(attention_mask, None if attention_mask is not None else position_ids, x.shape[:2])
+        documents = find_documents(x, attention_mask, position_ids)
+        sizes = x.shape[:2], x.device, config.block_size, config.num_random_blocks, documents
         use_flex = config._attn_implementation == "flex_attention"
-        return BlockedText(x.shape[:2], x.device, config.block_size, config.num_random_blocks, documents, use_flex)
+        if config.num_global_tokens:
+            if use_flex:
+                raise ValueError("flex_attention has no global tokens beside the text: set attn_implementation='sdpa'")
+            return TextBesideGlobals(*sizes)
+        return BlockedText(*sizes, use_flex)
 
 
 class ZooBigbirdForMaskedLM(MaskedLMHead, ZooBigbirdPreTrainedModel):

@@ -4,12 +4,12 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
-from ..mlm.configuration_mlm import ZooMlmConfig
+from ..bert_config import BertLikeConfig
 
 
 @strict
-class ZooHibertConfig(ZooMlmConfig):
-    """The fields of BERT (mlm) and those of segments and documents; the defaults are those of HAT base-4096.
+class ZooHibertConfig(BertLikeConfig):
+    """The fields of BERT and those of segments and documents; the defaults are those of HAT base-4096.
 
     Args:
         num_hidden_layers: blocks of both kinds together.

@@ -25,7 +25,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ..base_model import ZooPreTrainedModel, embed_tokens
-from ..bert import BertTrunk
+from ..bert import BertBlock, BertTrunk, make_attention
 from ..classifiers import (
     MultipleChoiceHead,
     QuestionAnsweringHead,
@@ -37,15 +37,14 @@ from ..layers.momentum_target import MomentumTarget, Projection, view_loss
 from ..layers.positions import LearnedPositions
 from ..layers.segments import SegmentPooler, Segments, cut, summarise, write_back
 from ..masks import drop_useless_mask, encoder_mask, packed_positions, token_positions
-from ..mlm.modeling_mlm import MlmBlock
 from .configuration_hibert import ZooHibertConfig
 
 
-class HibertBlock(MlmBlock):
+class HibertBlock(BertBlock):
     """BERT's block, over the tokens of each segment or over the summaries of each document."""
 
     def __init__(self, config: ZooHibertConfig, layer_idx: int) -> None:
-        super().__init__(config, layer_idx)
+        super().__init__(config, make_attention(config, layer_idx))
         self.kind = config.layout[layer_idx]
         self.summary = config.segment_summary
         if self.kind == "D":

@@ -110,7 +110,11 @@ class DispatchedAttention(nn.Module):
 
 
 class Attention(DispatchedAttention):
-    """Attention with separate projections."""
+    """Attention with separate projections.
+
+    Args:
+        q_norm, k_norm: of a head (..., K), before positions, if any.
+    """
 
     def __init__(
         self,
@@ -125,6 +129,8 @@ class Attention(DispatchedAttention):
         dropout: float = 0.0,
         scaling: float | None = None,
         is_causal: bool = True,
+        q_norm: nn.Module | None = None,
+        k_norm: nn.Module | None = None,
     ) -> None:
         scaling = head_dim**-0.5 if scaling is None else scaling
         super().__init__(config, layer_idx, num_heads // num_key_value_heads, scaling, dropout, is_causal)
@@ -133,6 +139,7 @@ class Attention(DispatchedAttention):
         self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
         self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
         self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=bias)
+        self.q_norm, self.k_norm = q_norm, k_norm
 
     def forward(
         self,
@@ -150,6 +157,8 @@ class Attention(DispatchedAttention):
             kwargs: for the backend, such as `position_bias` (B, H, T, S) or `sliding_window`.
         """
         q, k, v = (self._split_heads(y) for y in self.project(x))
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         if position_embeddings is not None:
             q, k = rotate(q, *position_embeddings), rotate(k, *position_embeddings)
         if remember is not None:

@@ -38,6 +38,7 @@ class LinearAttention(nn.Module):
         has_decay: whether head h forgets by γ_h = 1 - 2^(-5-h) a token.
         chunk_size: C; changes speed and memory, not results.
         is_causal: whether later tokens are hidden.
+        q_norm, k_norm: of a head (..., K), before the feature map, if any.
     """
 
     eps = 1e-6
@@ -54,6 +55,8 @@ class LinearAttention(nn.Module):
         chunk_size: int = 64,
         is_causal: bool = True,
         bias: bool = False,
+        q_norm: nn.Module | None = None,
+        k_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
@@ -65,6 +68,7 @@ class LinearAttention(nn.Module):
         self.k_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=bias)
         self.v_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=bias)
         self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=bias)
+        self.q_norm, self.k_norm = q_norm, k_norm
         self.head_norm = None if has_denominator else RMSNorm(head_dim)
 
     def forward(
@@ -84,7 +88,10 @@ class LinearAttention(nn.Module):
             position_ids: (B, T), only if a row holds several documents: 0 on a real token starts a new one.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        q, k, v = (self._split_heads(y).to(dtype) for y in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
+        q, k, v = (self._split_heads(y) for y in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (y.to(dtype) for y in (q, k, v))
         with without_autocast(x):  # which would sum in half precision
             q, k = self.feature_map(q, is_query=True), self.feature_map(k, is_query=False)
             if mask is not None:

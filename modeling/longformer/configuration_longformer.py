@@ -2,12 +2,12 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ..mlm.configuration_mlm import ZooMlmConfig
+from ..bert_config import BertLikeConfig
 
 
 @strict
-class ZooLongformerConfig(ZooMlmConfig):
-    """The fields of BERT (mlm) and those of windows and global tokens; the defaults are longformer-base-4096's.
+class ZooLongformerConfig(BertLikeConfig):
+    """The fields of BERT and those of windows and global tokens; the defaults are longformer-base-4096's.
 
     Args:
         attention_window: how many neighbours a token sees, half of them to each side; one even number for all layers

@@ -101,6 +101,8 @@ class ZooMlaPreTrainedModel(RoutedPreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    # A trunk has no modules of further tokens; those of a published folder bring copies of what they share
+    _keys_to_ignore_on_load_unexpected = [r"^mtp\."]
     _can_record_outputs = {
         "hidden_states": MlaBlock,
         "attentions": LatentAttention,

@@ -2,7 +2,8 @@
 
 Devlin et al. 2018, https://arxiv.org/abs/1810.04805; BioBERT (Lee et al. 2019, https://arxiv.org/abs/1901.08746) is
 the same model trained on biomedical text, RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692) the same trained
-longer on more, without pairs of sentences.
+longer on more, without pairs of sentences; BlockBERT (Qiu et al. 2019, https://arxiv.org/abs/1911.02972) the same with
+the attention of layers/block_permuted_attention.py.
 
     e = LayerNorm(Tok[id] + Pos[i] + Seg[type])
     h = LayerNorm(x + W_o MHA(x));  y = LayerNorm(h + W_2 gelu(W_1 h))          a block
@@ -11,8 +12,12 @@ longer on more, without pairs of sentences.
 Block and trunk are in bert.py.
 """
 
+from typing import Any
+
+from torch import Tensor
+
 from ..base_model import ZooPreTrainedModel
-from ..bert import BertBlock, BertTrunk
+from ..bert import BertBlock, BertTrunk, make_attention
 from ..classifiers import (
     MultipleChoiceHead,
     QuestionAnsweringHead,
@@ -21,24 +26,19 @@ from ..classifiers import (
 )
 from ..heads import MaskedLMHead, NextSentenceHead, PreTrainingHead
 from ..layers.attention import Attention
+from ..layers.block_permuted_attention import BlockedRows, BlockPermutedAttention
+from ..masks import encoder_mask, find_documents
 from .configuration_mlm import ZooMlmConfig
 
 
 class MlmBlock(BertBlock):
-    """BERT's block, with attention through whatever backend is set."""
+    """BERT's block, with attention through whatever backend is set, or of blocks to blocks."""
 
     def __init__(self, config: ZooMlmConfig, layer_idx: int) -> None:
-        attention = Attention(
-            config,
-            layer_idx,
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_attention_heads,
-            config.hidden_size // config.num_attention_heads,
-            bias=True,
-            dropout=config.attention_dropout,
-            is_causal=False,
-        )
+        if config.num_attention_blocks == 1:
+            attention = make_attention(config, layer_idx)
+        else:
+            attention = make_attention(config, layer_idx, BlockPermutedAttention, shifts=config.head_shifts)
         super().__init__(config, attention)
 
 
@@ -61,6 +61,20 @@ class ZooMlmModel(BertTrunk, ZooMlmPreTrainedModel):
     """The encoder without a head; with `add_pooling_layer=False` without its pooler."""
 
     block_class = MlmBlock
+
+    def make_mask(
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        input_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BlockedRows | Tensor | None:
+        """The set backend's mask; for attention of blocks to blocks, where these stand in the batch."""
+        if self.config.num_attention_blocks == 1:
+            return encoder_mask(self.config, x, attention_mask, position_ids)
+        documents = find_documents(x, attention_mask, position_ids)
+        return BlockedRows(x.shape[:2], x.device, self.config.num_attention_blocks, documents)
 
 
 class ZooMlmForMaskedLM(MaskedLMHead, ZooMlmPreTrainedModel):

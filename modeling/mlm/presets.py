@@ -15,6 +15,20 @@ def size(layers: int, hidden: int, heads: int, vocab: int) -> dict:
 BERT = "Devlin et al. 2018, arXiv:1810.04805"
 BIOBERT = "Lee et al. 2019, arXiv:1901.08746"
 
+
+def blockbert(blocks: int) -> dict:
+    """BERT-base whose heads see a half or a third of a text, split 10:2 or 8:2:2 between shifts."""
+    return {
+        "config": {
+            **size(12, 768, 12, 28996),
+            **{"max_position_embeddings": 1024, "num_attention_blocks": blocks},
+        },
+        "parameters": 108_703_488,
+        "source": "Qiu et al. 2019, arXiv:1911.02972; trained on 512 or 1024 tokens, its vocabulary is uncertain",
+        "tokenizer": "wordpiece",
+    }
+
+
 PRESETS = {
     "mlm-tiny": {
         "config": {**size(2, 64, 4, 512), "max_position_embeddings": 512},
@@ -82,4 +96,6 @@ PRESETS = {
         "source": "Yang et al. 2020, arXiv:2006.08097; from scratch, the size of its vocabulary is uncertain",
         "tokenizer": "wordpiece",
     },
+    "blockbert-base-n2": blockbert(2),
+    "blockbert-base-n3": blockbert(3),
 }

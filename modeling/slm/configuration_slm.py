@@ -23,6 +23,7 @@ class ZooSlmConfig(ZooConfig):
             "linear_attention" or "conv" (depth-wise separable convolution). All full, or all sliding if
             `sliding_window` is set.
         sliding_window: tokens that a local layer sees to one side, itself included.
+        qk_norm: whether every head's queries and keys are normalised, before positions or feature map.
         feature_map: of linear attention, see layers/feature_maps.py.
         num_features: of the feature map "favor"; head_dim log(head_dim) without.
         linear_output: "average" divides by the sum of the weights; "rms_norm" normalises each head instead (retention
@@ -68,6 +69,7 @@ class ZooSlmConfig(ZooConfig):
     type_vocab_size: int | None = None
     layer_types: list[str] | None = None
     sliding_window: int | None = None
+    qk_norm: bool = False
     feature_map: Literal["elu1", "relu", "relu2", "identity", "softmax", "taylor2", "favor"] = "elu1"
     num_features: int | None = None
     linear_output: Literal["average", "rms_norm"] = "average"

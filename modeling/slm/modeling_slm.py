@@ -55,6 +55,13 @@ from ..masks import decoder_masks, recurrent_mask
 from .configuration_slm import ZooSlmConfig, low_ranks, sharing_plan
 
 
+def make_head_norms(config: ZooSlmConfig) -> dict[str, nn.Module]:
+    """The norms of queries and keys, where the config asks for them."""
+    if not config.qk_norm:
+        return {}
+    return {name: NORMS[config.norm](config.head_dim, eps=config.norm_eps) for name in ("q_norm", "k_norm")}
+
+
 def make_attention(config: ZooSlmConfig, block_idx: int, kind: str) -> Attention:
     """Attention to all tokens or to those in a window."""
     attention = partial(LocalAttention, window=config.sliding_window) if kind == "sliding_attention" else Attention
@@ -68,6 +75,7 @@ def make_attention(config: ZooSlmConfig, block_idx: int, kind: str) -> Attention
         bias=config.attention_bias,
         dropout=config.attention_dropout,
         is_causal=config.is_causal,
+        **make_head_norms(config),
     )
 
 
@@ -85,6 +93,7 @@ def make_recurrent_mixer(config: ZooSlmConfig, kind: str) -> LinearAttention | S
         chunk_size=config.linear_chunk_size,
         is_causal=config.is_causal,
         bias=config.attention_bias,
+        **make_head_norms(config),
     )
 
 

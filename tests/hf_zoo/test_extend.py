@@ -95,3 +95,9 @@ def test_what_cannot_be_extended_is_named(tmp_path):
         hf_zoo.extend_positions(source(), positions=10)
     with pytest.raises(ValueError, match="next-sentence-prediction"):
         hf_zoo.extend_positions(source("next-sentence-prediction"))
+
+
+def test_blocks_that_the_target_lacks_are_named():
+    model = hf_zoo.create_model("mlm-tiny", num_attention_blocks=2)
+    with pytest.raises(ValueError, match="num_attention_blocks=2: zoo_bigbird has no such attention"):
+        hf_zoo.extend_positions(model, to="zoo_bigbird")

@@ -156,6 +156,15 @@ def test_patterns_of_long_encoders(tmp_path):
     assert 1 <= random[1:-1].sum(-1).min() and random[1:-1].sum(-1).max() <= 4  # one for each of four heads
 
 
+def test_patterns_of_blocks_are_those_of_their_heads():
+    """All heads together see everything, so each kind of them is drawn by itself."""
+    seen = attention_patterns(describe("blockbert-base-n3"), 12)
+    i, j = torch.arange(12)[:, None] // 4, torch.arange(12) // 4
+    assert list(seen) == ["heads 0-7", "heads 8-9", "heads 10-11"]
+    for shift, pattern in enumerate(seen.values()):
+        assert torch.equal(pattern, ((i + shift) % 3 == j) | torch.eye(12, dtype=torch.bool))  # and the residual
+
+
 def test_patterns_of_the_sparse_transformer(tmp_path):
     i, j = torch.arange(20)[:, None], torch.arange(20)
     options = {"pattern": "strided", "stride": 4, "num_hidden_layers": 1, "head_assignment": "merged"}

@@ -292,3 +292,25 @@ def test_time_grows_with_length_and_not_its_square():
             causal_linear_attention(q, k, v)
         counts.append(counter.get_total_flops())
     assert counts[1] == pytest.approx(8 * counts[0], rel=0.05)
+
+
+def test_norms_of_queries_and_keys_come_before_the_feature_map():
+    from hf_zoo.modeling.layers.norm import RMSNorm
+
+    torch.manual_seed(0)
+    norms = [RMSNorm(4).double() for _ in range(2)]
+    for norm in norms:
+        torch.nn.init.normal_(norm.weight)
+    layer = LinearAttention(
+        12, 3, 4, make_feature_map("elu1", 4), is_causal=True, chunk_size=3, q_norm=norms[0], k_norm=norms[1]
+    ).double()
+    x = torch.randn(2, 7, 12, dtype=torch.float64)
+    q, k, v = (p(x).unflatten(-1, (3, 4)) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
+    q, k = (
+        z / (z.square().mean(-1, keepdim=True) + 1e-6).sqrt() * n.weight for z, n in zip((q, k), norms, strict=True)
+    )
+    q, k = (torch.where(z > 0, z + 1, z.exp()) for z in (q, k))
+    weights = torch.einsum("bihk,bjhk->bhij", q, k).tril()
+    weights = weights / (weights.sum(-1, keepdim=True) + 1e-6)
+    expected = layer.o_proj(torch.einsum("bhij,bjhv->bihv", weights, v).flatten(2))
+    assert_close(layer(x)[0], expected)

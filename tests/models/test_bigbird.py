@@ -9,6 +9,7 @@ from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAtt
 import hf_zoo
 from hf_zoo.modeling.layers.random_block_attention import random_blocks
 from hf_zoo.registry import ARCHITECTURES
+from hf_zoo.upstream import to_upstream
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 WITHOUT_DROPOUT = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
@@ -135,6 +136,52 @@ def test_questions_are_no_answers():
 def test_sizes_that_cannot_be_are_named():
     with pytest.raises(ValueError, match="num_random_blocks must be at least 0, got -1"):
         make(num_random_blocks=-1)
+
+
+# global tokens beside the text
+
+
+def test_global_tokens_carry_everything_in_two_layers():
+    model = make(num_hidden_layers=1, num_attention_heads=1, num_global_tokens=2, num_random_blocks=0)
+    block = torch.arange(46) // 4
+    assert torch.equal(reached(model, 46), (block[:, None] - block).abs() <= 1)  # no block is global
+    assert reached(make(num_attention_heads=1, num_global_tokens=2, num_random_blocks=0), 46).all()
+    other = make(num_hidden_layers=1, num_global_tokens=2)
+    before = other(ids(46)).last_hidden_state
+    other.embed_globals.weight.data[1] = torch.randn(32)
+    assert (other(ids(46)).last_hidden_state - before).abs().amax(-1).min() > 1e-4  # seen by all
+
+
+@torch.no_grad()
+def test_every_text_has_global_tokens_of_its_own():
+    """Rows of all lengths side by side, packed documents, and only the text's tokens come out."""
+    model = make(num_global_tokens=3)
+    lengths, width = (61, 9, 20, 21, 0, 53), 64
+    batch, mask = torch.full((6, width), 7), torch.zeros(6, width, dtype=torch.long)
+    for row, (length, offset) in enumerate(zip(lengths, (0, 20, 24, 36, 0, 11), strict=True)):
+        if length:
+            batch[row, offset : offset + length] = ids(length, seed=row)[0]
+        mask[row, offset : offset + length] = 1
+    outputs = model(batch, attention_mask=mask, output_hidden_states=True)
+    assert {state.shape for state in outputs.hidden_states} == {(6, width, 32)}
+    alone = [model(ids(length, seed=row)).last_hidden_state[0] for row, length in enumerate(lengths) if length]
+    assert_close(outputs.last_hidden_state[mask.bool()], torch.cat(alone), atol=2e-5, rtol=1e-4)
+
+    tokens = torch.cat([ids(length, seed=row) for row, length in enumerate(lengths) if length], dim=1)
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    packed = model(tokens, position_ids=positions).last_hidden_state[0]
+    assert_close(packed, torch.cat(alone), atol=2e-5, rtol=1e-4)
+
+
+def test_what_global_tokens_cannot_do_is_named():
+    with pytest.raises(ValueError, match="num_global_tokens=2 needs attention_type='block_sparse'"):
+        make(num_global_tokens=2, attention_type="original_full")
+    model = make(num_global_tokens=2)
+    model.set_attn_implementation("flex_attention")
+    with pytest.raises(ValueError, match="flex_attention has no global tokens"):
+        model(ids(46))
+    with pytest.raises(ValueError, match="num_global_tokens=2 cannot be written"):
+        to_upstream(model)
 
 
 @pytest.mark.slow

@@ -174,3 +174,14 @@ def test_flex_attention_refuses_dropout():
     model.set_attn_implementation("flex_attention")
     with pytest.raises(ValueError, match="does not support `dropout`"):
         model.train()(ids(20))
+
+
+def test_the_causal_window_of_zoo_slm_is_the_left_half_of_this_one():
+    """What the README says of the model that writes: w to both sides is w / 2 + 1 there, in one layer and in two."""
+    for layers in (1, 2):
+        options = {"layer_types": ["sliding_attention"] * layers, "sliding_window": 4 // 2 + 1, "vocab_size": 64}
+        causal = hf_zoo.create_model(
+            "slm-tiny", "feature-extraction", **options, **SIZES | {"num_hidden_layers": layers}
+        )
+        both_sides = reached(make(num_hidden_layers=layers), 30)
+        assert torch.equal(reached(causal.eval(), 30), both_sides.tril())

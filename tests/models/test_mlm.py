@@ -74,3 +74,34 @@ def test_a_checkpoint_without_pooler_opens_with_one(tmp_path):
     make().save_pretrained(tmp_path)
     model = hf_zoo.create_model("mlm-tiny", "sequence-classification").from_pretrained(tmp_path)
     assert model.model.pooler.dense.weight.isfinite().all()
+
+
+def test_blocks_of_a_text_reach_across_in_two_layers():
+    """One layer sees its own block and those that its heads' shifts lead to; two layers carry it on."""
+    options = {"num_attention_blocks": 4, "head_shifts": [0, 0, 1, 1], "hidden_dropout": 0.0}
+    block = torch.arange(16) // 4
+    for layers, reach in ((1, 1), (2, 2)):
+        model = make("feature-extraction", num_hidden_layers=layers, **options).double()
+        x = torch.randn(1, 16, model.config.hidden_size, dtype=torch.float64, requires_grad=True)
+        hidden = model(inputs_embeds=x).last_hidden_state[0]
+        rows = [torch.autograd.grad(h.sum() + h[0], x, retain_graph=True)[0][0].abs().amax(-1) > 0 for h in hidden]
+        ahead = (block - block[:, None]) % 4  # of token j seen from token i
+        assert torch.equal(torch.stack(rows), ahead <= reach)
+
+
+@torch.no_grad()
+def test_padding_around_blocks_changes_nothing():
+    model, tokens = make("masked-lm", num_attention_blocks=3), ids()
+    expected, ones = model(tokens).logits, torch.ones_like(tokens)
+    for left, right in ((3, 0), (0, 2), (1, 4)):
+        wide = torch.nn.functional.pad(tokens, (left, right), value=9)
+        mask = torch.nn.functional.pad(ones, (left, right))
+        got = model(wide, attention_mask=mask).logits[:, left : left + tokens.shape[1]]
+        assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_shifts_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match="head_shifts must be num_attention_heads=4 numbers from 0 to"):
+        make(num_attention_blocks=2, head_shifts=[0, 0, 1, 2])
+    with pytest.raises(ValueError, match="num_attention_blocks must be at least 1, got 0"):
+        make(num_attention_blocks=0)

@@ -27,6 +27,7 @@ OPTIONS = [
     {"layer_types": ["linear_attention", "conv"] * 2, "feed_forward": "separable_conv"},
     {"layer_types": ["linear_attention"] * 4, "positions": "learned", "block_layout": "post", "norm": "layer_norm"},
     {"positions": "sinusoidal", "embedding_size": 24, "norm_embeddings": True, "feed_forward": "plain"},
+    {"qk_norm": True},
     {"low_rank": {"q_proj": 4, "up_proj": 0.25}, "chunk_size_feed_forward": 5},
     *({"layer_types": ["sliding_attention"] * 4, **mode} for mode in MODES),
     {"layer_types": ["linear_attention", "conv"] * 2, "sharing": "cyclic", "num_layer_groups": 2},

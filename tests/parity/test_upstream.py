@@ -45,6 +45,18 @@ OPTIONS = {
         {**SIZES, "num_key_value_heads": 2, "sliding_window": 5},
         {**SIZES, "num_key_value_heads": 6, "sliding_window": None},
     ],
+    "qwen3": [
+        {**SIZES, "num_key_value_heads": 2, "head_dim": 10},
+        {**SIZES, "num_key_value_heads": 6, "head_dim": 8, "attention_bias": True, "tie_word_embeddings": True},
+        {
+            **SIZES,
+            "num_key_value_heads": 3,
+            "head_dim": 8,
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ],
     "olmo": [{**SIZES, "clip_qkv": 0.8, "pad_token_id": 0, "eos_token_id": 1}],
     "gpt2": [GPT_SIZES, {**GPT_SIZES, "n_inner": 40}],
     "gpt_bigcode": [GPT_SIZES],
