@@ -1,7 +1,7 @@
 """A `zoo_lam` checkpoint as the policy of an agent: the heads decide, and what they point at becomes a call."""
 
+import itertools
 import json
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..training.trajectories import TrajectoryCollator, parameters_of
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SPANS = 256  # the likeliest, of which the first that is a value of the parameter's type is taken
+_COPIES, _WAYS = 12, 128  # of a parameter, and of all together, that are weighed against each other
 _MOST_WRITTEN = 64  # tokens of an argument or of a thought that the model writes itself
 
 
@@ -26,22 +27,26 @@ class Copy(NamedTuple):
 
 
 def assign(copies: dict[int, list[Copy]]) -> dict[int, Any]:
-    """A value for each parameter, each from a place of its own; who has most to lose by waiting chooses first.
+    """A value for each parameter, each from a place of its own: as many as can be, and of these the likeliest together.
+
+    A parameter alone may take from its own place to that of another ("1950-01-01 to 1960-01-01"), or what only another
+    can be; together they cannot.
 
     Args:
         copies: of each parameter, likeliest first.
     """
-    taken: dict[int, Copy] = {}
-    left = {place: list(found) for place, found in copies.items() if found}
-    while left:
-        gaps = {p: found[0].score - found[1].score if len(found) > 1 else math.inf for p, found in left.items()}
-        place = max(gaps, key=gaps.get)
-        taken[place] = left.pop(place)[0]
-        start, end = taken[place].span
-        for other, found in left.items():
-            left[other] = [copy for copy in found if copy.span[1] <= start or copy.span[0] >= end]
-        left = {other: found for other, found in left.items() if found}
-    return {place: copy.value for place, copy in taken.items()}
+    ways: list[tuple[float, dict[int, Copy]]] = [(0.0, {})]
+    for place, found in sorted(copies.items(), key=lambda item: len(item[1])):  # who has no choice first
+        longer = list(ways)
+        for score, taken in ways:
+            free = (copy for copy in found if not any(_overlap(copy, other) for other in taken.values()))
+            longer += [(score + copy.score, {**taken, place: copy}) for copy in itertools.islice(free, _COPIES)]
+        ways = sorted(longer, key=lambda way: (len(way[1]), way[0]), reverse=True)[:_WAYS]
+    return {place: copy.value for place, copy in ways[0][1].items()}
+
+
+def _overlap(first: Copy, second: Copy) -> bool:
+    return first.span[0] < second.span[1] and second.span[0] < first.span[1]
 
 
 class LamPolicy:
