@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import tool_functions
 from .splits import SPLITS, generator_of, split_of
+from .tool_functions import MODULES
 from .tool_wordings import WORDINGS
 
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ _FIRST_RESULT = "the first result"
 
 def python_tools() -> dict[str, Callable[..., Any]]:
     """The tools of `python-tools` by name: plain functions with type hints and docstrings."""
-    functions = vars(tool_functions).items()
-    own = tool_functions.__name__
     return {
         name: function
-        for name, function in functions
-        if inspect.isfunction(function) and function.__module__ == own and not name.startswith("_")
+        for module in MODULES
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     }
 
 
