@@ -1,6 +1,8 @@
 """`python-tools`: the calls solve the tasks, what they need stands in the words, no tool stands in two splits."""
 
+import itertools
 import json
+import re
 
 import pytest
 
@@ -30,6 +32,14 @@ def test_every_tool_is_asked_for_and_in_one_split_alone(tasks):
         assert {split_of_tool(name) for name in names} == {split}
         offered = {json.loads(tool)["function"]["name"] for tools in tasks[split]["tools"] for tool in tools}
         assert offered == names
+
+
+def test_no_split_asks_in_the_words_of_another():
+    asked = {split: set() for split in SPLITS}
+    for name, wording in WORDINGS.items():
+        asked[split_of_tool(name)] |= {re.sub(r"\{\w+\}", "{}", phrase) for phrase in wording.phrases}
+    for first, second in itertools.combinations(SPLITS, 2):
+        assert not asked[first] & asked[second]
 
 
 def test_the_calls_of_every_task_give_its_answer(tasks):

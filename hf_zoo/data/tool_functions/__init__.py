@@ -3,6 +3,6 @@
 Every function takes and returns what JSON holds, touches no file and no network, and says the same on every machine.
 """
 
-from . import arithmetic, codes, database, dates, documents, series, texts
+from . import arithmetic, codes, database, dates, documents, pieces, series, texts
 
-MODULES = (arithmetic, dates, texts, codes, documents, series, database)
+MODULES = (arithmetic, dates, texts, pieces, codes, documents, series, database)

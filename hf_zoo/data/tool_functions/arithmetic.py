@@ -170,3 +170,71 @@ def to_hexadecimal(number: int) -> str:
         number: The whole number.
     """
     return format(number, "x")
+
+
+def within_range(number: float, low: float, high: float) -> bool:
+    """Whether a number lies in a range, both ends among it.
+
+    Args:
+        number: The number.
+        low: The least that it may be.
+        high: The most that it may be.
+    """
+    return low <= number <= high
+
+
+def discount_price(price: float, discount: float) -> float:
+    """A price after a discount.
+
+    Args:
+        price: The price before.
+        discount: The percentage that is taken off.
+    """
+    return tidy(price * (1 - discount / 100))
+
+
+def rectangle_area(width: float, height: float) -> float:
+    """The area of a rectangle.
+
+    Args:
+        width: How wide it is.
+        height: How high it is.
+    """
+    return tidy(width * height)
+
+
+def average_speed(hours: float, distance: float) -> float:
+    """The average speed of a way, in kilometres an hour.
+
+    Args:
+        hours: The hours that it takes.
+        distance: Its length in kilometres.
+    """
+    return tidy(distance / hours)
+
+
+def to_fahrenheit(degrees: float) -> float:
+    """Convert a temperature from Celsius to Fahrenheit.
+
+    Args:
+        degrees: The temperature in degrees Celsius.
+    """
+    return tidy(degrees * 9 / 5 + 32)
+
+
+def sum_of_digits(number: int) -> int:
+    """Add up the digits of a whole number.
+
+    Args:
+        number: The whole number.
+    """
+    return sum(int(digit) for digit in str(abs(number)))
+
+
+def is_prime(number: int) -> bool:
+    """Whether a whole number is prime.
+
+    Args:
+        number: The whole number.
+    """
+    return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))

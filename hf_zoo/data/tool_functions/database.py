@@ -96,6 +96,53 @@ def names_in(table: str) -> list[str]:
     return [row[0] for row in _database().execute(f"SELECT name FROM {_checked(table)} ORDER BY name")]
 
 
+def count_between(table: str, column: str, low: float, high: float) -> int:
+    """Count the rows of a table in the database whose number in a column is in a range.
+
+    Args:
+        table: Name of the table.
+        column: Name of the column.
+        low: The least number of the range.
+        high: The most of the range.
+    """
+    query = f"SELECT COUNT(*) FROM {table} WHERE {_checked(table, column)} BETWEEN ? AND ?"
+    return _single(query, low, high)
+
+
+def names_above(limit: float, column: str, table: str) -> list[str]:
+    """The names in a table of the database whose number in a column exceeds a limit, in alphabetical order.
+
+    Args:
+        limit: The number that must be exceeded.
+        column: Name of the column.
+        table: Name of the table.
+    """
+    query = f"SELECT name FROM {table} WHERE {_checked(table, column)} > ? ORDER BY name"
+    return [row[0] for row in _database().execute(query, (limit,))]
+
+
+def compare_rows(table: str, column: str, first: str, second: str) -> float:
+    """How much more one row of a table in the database has in a column than another.
+
+    Args:
+        table: Name of the table.
+        column: Name of the column to compare.
+        first: The name in the row that has more.
+        second: The name in the row that has less.
+    """
+    return tidy(look_up(table, first, column) - look_up(table, second, column))
+
+
+def largest_row(table: str, column: str) -> str:
+    """The name in the row of a table in the database that has the largest number in a column.
+
+    Args:
+        table: Name of the table.
+        column: Name of the column.
+    """
+    return _single(f"SELECT name FROM {table} ORDER BY {_checked(table, column)} DESC, name")
+
+
 # The rows of every table begin with a name, which is unique in it; all other columns are numbers.
 TABLES: dict[str, tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]] = {
     "products": (

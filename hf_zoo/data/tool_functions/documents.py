@@ -61,3 +61,37 @@ def json_merge(first: str, second: str) -> str:
         second: The other JSON object, as text.
     """
     return json.dumps({**json.loads(first), **json.loads(second)})
+
+
+def rename_key(document: str, key: str, name: str) -> str:
+    """Rename a key of a JSON object; its value stays.
+
+    Args:
+        document: The JSON object, as text.
+        key: The key to rename.
+        name: What it is called from then on.
+    """
+    return json.dumps({name if old == key else old: value for old, value in json.loads(document).items()})
+
+
+def json_increase(document: str, key: str, amount: int) -> str:
+    """Raise the number under a key of a JSON object by an amount.
+
+    Args:
+        document: The JSON object, as text.
+        key: The key whose number is raised.
+        amount: By how much.
+    """
+    values = json.loads(document)
+    return json.dumps({**values, key: values[key] + amount})
+
+
+def json_list(document: str, key: str) -> str:
+    """Make the value under a key of a JSON object a list with one entry.
+
+    Args:
+        document: The JSON object, as text.
+        key: The key whose value becomes a list.
+    """
+    values = json.loads(document)
+    return json.dumps({**values, key: [values[key]]})

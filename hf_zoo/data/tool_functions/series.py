@@ -98,3 +98,50 @@ def correlation(x: list[float], y: list[float]) -> float:
         y: The second series, as long as the first.
     """
     return round(statistics.correlation(x, y), 4)
+
+
+def scale_numbers(numbers: list[float], factor: float) -> list[float]:
+    """Multiply each of a list of numbers by a factor.
+
+    Args:
+        numbers: The numbers.
+        factor: What each is multiplied by.
+    """
+    return [tidy(number * factor) for number in numbers]
+
+
+def numbers_above(numbers: list[float], limit: float) -> list[float]:
+    """Keep those of a list of numbers that are above a limit.
+
+    Args:
+        numbers: The numbers.
+        limit: The number that must be exceeded.
+    """
+    return [number for number in numbers if number > limit]
+
+
+def range_of(numbers: list[float]) -> float:
+    """The range of a list of numbers, which is how far apart its ends are.
+
+    Args:
+        numbers: The numbers.
+    """
+    return tidy(max(numbers) - min(numbers))
+
+
+def product_of(numbers: list[float]) -> float:
+    """The product of a list of numbers.
+
+    Args:
+        numbers: The numbers.
+    """
+    return tidy(math.prod(numbers))
+
+
+def count_numbers(numbers: list[float]) -> int:
+    """How many entries a list of numbers has.
+
+    Args:
+        numbers: The numbers.
+    """
+    return len(numbers)

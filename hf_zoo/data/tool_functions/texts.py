@@ -129,3 +129,39 @@ def text_similarity(first: str, second: str) -> float:
         second: The other text.
     """
     return round(difflib.SequenceMatcher(None, first, second).ratio(), 4)
+
+
+def initials_of(text: str) -> str:
+    """The initials of the words of a text.
+
+    Args:
+        text: The text.
+    """
+    return "".join(word[0] for word in text.split())
+
+
+def swap_case(text: str) -> str:
+    """Write small letters of a text large, and large ones small.
+
+    Args:
+        text: The text.
+    """
+    return text.swapcase()
+
+
+def unique_words(text: str) -> list[str]:
+    """The different words of a text, in alphabetical order.
+
+    Args:
+        text: The text.
+    """
+    return sorted(set(text.split()))
+
+
+def is_palindrome(text: str) -> bool:
+    """Whether a text reads alike from both sides.
+
+    Args:
+        text: The text.
+    """
+    return text == text[::-1]

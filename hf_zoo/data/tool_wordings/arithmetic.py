@@ -89,4 +89,37 @@ WORDINGS: dict[str, Wording] = {
             "give the hexadecimal form of {number}",
         ),
     ),
+    "within_range": _asked(
+        *("boolean", {"number": NUMBER, "low": Sort(integer(2, 100)), "high": Sort(integer(120, 400))}),
+        *("check if {number} lies between {low} and {high}", "say whether {number} is in the range {low} to {high}"),
+        "tell if the range from {low} to {high} has {number}",
+    ),
+    "discount_price": _asked(
+        *("number", {"price": NUMBER, "discount": Sort(integer(1, 99))}),
+        *("take a discount of {discount} percent off the price {price}", "discount {price} by {discount} percent"),
+        "work out what {price} costs after a discount of {discount} percent",
+    ),
+    "rectangle_area": _asked(
+        *("number", {"width": NUMBER, "height": NUMBER}),
+        *("find the area of a rectangle {width} wide and {height} high", "work out the area of {width} by {height}"),
+    ),
+    "average_speed": _asked(
+        *("number", {"distance": NUMBER, "hours": SMALL}),
+        *(
+            "find the speed of {distance} kilometres in {hours} hours",
+            "say how fast {distance} km in {hours} hours is",
+        ),
+    ),
+    "to_fahrenheit": _asked(
+        *("number", {"degrees": NUMBER}),
+        *("convert {degrees} degrees Celsius to Fahrenheit", "say what {degrees} Celsius is in Fahrenheit"),
+    ),
+    "sum_of_digits": _asked(
+        *("integer", {"number": INTEGER}),
+        *("add up the digits of {number}", "find the sum of all digits of {number}"),
+    ),
+    "is_prime": _asked(
+        *("boolean", {"number": INTEGER}),
+        *("check if {number} is prime", "say whether {number} is a prime number"),
+    ),
 }

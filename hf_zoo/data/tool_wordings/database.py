@@ -19,6 +19,7 @@ def _limit(rng: np.random.Generator, values: dict[str, Any]) -> float:
 
 TABLE = Sort(lambda rng, _: str(rng.choice(list(TABLES))))
 COLUMN = Sort(_column)
+NAME = Sort(lambda rng, values: str(rng.choice([row[0] for row in TABLES[values["table"]][1]])))
 _COLUMN_OF = {"table": TABLE, "column": COLUMN}
 
 _asked = wordings_of("sqlite")
@@ -52,7 +53,7 @@ WORDINGS: dict[str, Wording] = {
         "number",
         {
             "table": TABLE,
-            "name": Sort(lambda rng, values: str(rng.choice([row[0] for row in TABLES[values["table"]][1]]))),
+            "name": NAME,
             "column": COLUMN,
         },
         *("look up the {column} of {name} in {table}", "find {column} for {name} in the table {table}"),
@@ -64,5 +65,25 @@ WORDINGS: dict[str, Wording] = {
     "names_in": _asked(
         *("words", {"table": TABLE}),
         *("list the names of all {table} in the database", "say what the {table} in the database are called"),
+    ),
+    "count_between": _asked(
+        *("integer", {**_COLUMN_OF, "low": Sort(_limit), "high": Sort(_limit)}),
+        *(
+            "count the {table} with a {column} from {low} to {high}",
+            "count each {column} in {table} of {low} to {high}",
+        ),
+    ),
+    "names_above": _asked(
+        *("words", {**_COLUMN_OF, "limit": Sort(_limit)}),
+        *("name the {table} whose {column} exceeds {limit}", "list the names with a {column} over {limit} in {table}"),
+    ),
+    "compare_rows": _asked(
+        *("number", {**_COLUMN_OF, "first": NAME, "second": NAME}),
+        *("say how much more {column} {first} has than {second} in {table}",),
+        "compare {first} with {second} by the column {column} of {table}",
+    ),
+    "largest_row": _asked(
+        *("text", _COLUMN_OF),
+        *("say which row of {table} has the largest {column}", "name the row with the largest {column} in {table}"),
     ),
 }

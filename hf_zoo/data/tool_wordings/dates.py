@@ -17,6 +17,10 @@ def _later_date(rng: np.random.Generator, values: dict[str, Any]) -> str:
     return (start + datetime.timedelta(days=int(rng.integers(1, 2000)))).isoformat()
 
 
+def _time(rng: np.random.Generator, _: dict[str, Any]) -> str:
+    return f"{rng.integers(24):02d}:{rng.integers(60):02d}"
+
+
 DAYS = Sort(integer(3, 900), ("integer",))
 YEAR = Sort(integer(1900, 2100))
 DATE = Sort(_date, ("date",))
@@ -59,5 +63,25 @@ WORDINGS: dict[str, Wording] = {
     "last_day_of_month": _asked(
         *("date", {"date": DATE}),
         *("find the last day of the month of {date}", "say on which date the month of {date} ends"),
+    ),
+    "add_months": _asked(
+        *("date", {"date": DATE, "months": Sort(integer(2, 60), ("integer",))}),
+        *("go {months} months on from {date}", "find the date {months} months after {date}"),
+    ),
+    "earlier_date": _asked(
+        *("date", {"first": DATE, "second": DATE}),
+        *("find the earlier of {first} and {second}", "say which date is earlier, {first} or {second}"),
+    ),
+    "quarter_of": _asked(
+        *("integer", {"date": DATE}),
+        *("find the quarter of {date}", "say in which quarter of the year {date} lies"),
+    ),
+    "month_name": _asked(
+        *("text", {"date": DATE}),
+        *("name the month of {date}", "say what the month of {date} is called"),
+    ),
+    "minutes_between": _asked(
+        *("integer", {"start": Sort(_time), "end": Sort(_time)}),
+        *("count the minutes from {start} to {end}", "say how many minutes lie between {start} and {end}"),
     ),
 }

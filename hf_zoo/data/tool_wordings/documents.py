@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .sorts import NOUNS, NUMBER, WORD, Sort, Wording, wordings_of
+from .sorts import INTEGER, NOUNS, NUMBER, WORD, Sort, Wording, wordings_of
 
 
 def _document(rng: np.random.Generator, _: dict[str, Any]) -> str:
@@ -46,5 +46,18 @@ WORDINGS: dict[str, Wording] = {
     "json_merge": _asked(
         *("json", {"first": DOCUMENT, "second": DOCUMENT}),
         *("merge {first} with {second}", "combine {first} and {second}", "put {first} and {second} into one object"),
+    ),
+    "rename_key": _asked(
+        *("json", {"document": DOCUMENT, "key": KEY, "name": WORD}),
+        *("rename the key {key} to {name} in {document}", "call {key} in {document} {name} from then on"),
+        "give the name {name} to the key {key} of {document}",
+    ),
+    "json_increase": _asked(
+        *("json", {"document": DOCUMENT, "key": KEY, "amount": INTEGER}),
+        *("raise {key} by {amount} in {document}", "increase the number under {key} in {document} by {amount}"),
+    ),
+    "json_list": _asked(
+        *("json", {"document": DOCUMENT, "key": KEY}),
+        *("make a list of what is under {key} in {document}", "let {document} have a list under {key}"),
     ),
 }

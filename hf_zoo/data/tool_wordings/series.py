@@ -1,6 +1,6 @@
 """How tasks ask for the tools of `tool_functions.series`."""
 
-from .sorts import NUMBERS, ORDER, Sort, Wording
+from .sorts import NUMBERS, ORDER, SMALL, Sort, Wording, integer
 
 
 def _statistics(returns: str, *phrases: str, **sorts: Sort) -> Wording:
@@ -57,5 +57,27 @@ WORDINGS: dict[str, Wording] = {
             "y": Sort(lambda rng, values: rng.integers(1, 60, len(values["x"])).tolist()),
         },
         ("find the correlation of {x} and {y}", "say how {x} and {y} correlate"),
+    ),
+    "scale_numbers": _statistics(
+        "numbers",
+        *("multiply each of {numbers} by {factor}", "scale {numbers} by the factor {factor}"),
+        factor=SMALL,
+    ),
+    "numbers_above": _statistics(
+        "numbers",
+        *("keep those of {numbers} above {limit}", "say which of {numbers} exceed the limit {limit}"),
+        limit=Sort(integer(5, 40)),
+    ),
+    "range_of": _statistics(
+        "number",
+        *("find the range of {numbers}", "say how far apart the ends of {numbers} are"),
+    ),
+    "product_of": _statistics(
+        "number",
+        *("find the product of {numbers}", "multiply all of {numbers} with each other"),
+    ),
+    "count_numbers": _statistics(
+        "integer",
+        *("count the entries of {numbers}", "say how many entries {numbers} has"),
     ),
 }

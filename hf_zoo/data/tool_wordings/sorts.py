@@ -13,7 +13,6 @@ NOUNS = (
     "pebble pepper pilot planet pocket prairie quartz rabbit raven ribbon river saddle sailor shadow silver "
     "spring stone sugar summer temple thunder timber tulip tunnel umbrella valley velvet violet walnut willow winter"
 ).split()
-SYMBOLS = "&%#@*+=<>?!$~^|"
 
 Draw = Callable[[np.random.Generator, dict[str, Any]], Any]
 
@@ -80,6 +79,7 @@ NUMBERS = Sort(_numbers, ("numbers",))
 TEXT = Sort(_text, ("text",), quoted=True)
 WORD = Sort(lambda rng, _: str(rng.choice(NOUNS)), quoted=True)
 WORDS = Sort(lambda rng, _: rng.choice(NOUNS, rng.integers(2, 6), replace=False).tolist(), ("words",))
+SYMBOL = Sort(lambda rng, _: str(rng.choice(list("&%#@*+=<>?!$~^|"))), quoted=True)
 ORDER = Sort(lambda rng, _: str(rng.choice(["ascending", "descending"])))
 
 

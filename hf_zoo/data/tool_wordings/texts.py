@@ -2,9 +2,7 @@
 
 import string
 
-from .sorts import NOUNS, ORDER, SYMBOLS, TEXT, WORD, WORDS, Sort, Wording, integer, word_of, wordings_of
-
-SYMBOL = Sort(lambda rng, _: str(rng.choice(list(SYMBOLS))), quoted=True)
+from .sorts import NOUNS, ORDER, SYMBOL, TEXT, WORD, WORDS, Sort, Wording, integer, word_of, wordings_of
 
 _asked = wordings_of("text")
 
@@ -73,5 +71,21 @@ WORDINGS: dict[str, Wording] = {
     "text_similarity": _asked(
         *("number", {"first": TEXT, "second": TEXT}),
         *("say how similar {first} and {second} are", "compare {first} with {second}"),
+    ),
+    "initials_of": _asked(
+        *("text", {"text": TEXT}),
+        *("find the initials of {text}", "give the initials of each word in {text}", "abbreviate {text} to initials"),
+    ),
+    "swap_case": _asked(
+        *("text", {"text": TEXT}),
+        *("write small letters large in {text}", "swap the case of {text}", "make small letters of {text} large"),
+    ),
+    "unique_words": _asked(
+        *("words", {"text": TEXT}),
+        *("list the different words of {text}", "say which unique words {text} is made of"),
+    ),
+    "is_palindrome": _asked(
+        *("boolean", {"text": TEXT}),
+        *("check if {text} is a palindrome", "say whether {text} reads alike from both sides"),
     ),
 }
