@@ -1,8 +1,8 @@
-"""What a `zoo_lam` model learns from its own searches: play by search, and learn to do at once what the search found.
+"""What a `zoo_lam` model learns from its own searches: to do at once what they found.
 
-Silver et al. 2017, https://arxiv.org/abs/1712.01815: the shares of visits teach the policy, what came of an episode the
-value; and Schrittwieser et al. 2019, https://arxiv.org/abs/1911.08265: both teach the world model along the acts that
-were taken.
+The shares of visits teach the policy, and what came of an episode the value (Silver et al. 2017,
+https://arxiv.org/abs/1712.01815); both teach the world model along the acts that were taken (Schrittwieser et al.
+2019, https://arxiv.org/abs/1911.08265).
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +63,9 @@ def searched_episodes(
             tree = CopiedEnvironments([games[i].clone() for i in going], judge)
             found = tree_search(tree, tree.roots, options, generator)
             policy = found.policy.cpu()
-            acts = torch.multinomial(policy, 1, generator=generator)[:, 0] if options.temperature else policy.argmax(-1)
+            acts = (
+                torch.multinomial(policy, 1, generator=generator)[:, 0] if options.temperature else policy.argmax(-1)
+            )
             shares = (found.visits / found.visits.sum(-1, keepdim=True)).tolist()
             for row, (i, act) in enumerate(zip(going, acts.tolist(), strict=True)):
                 step = {"shown": show(games[i]), "visits": shares[row], "expected": float(found.value[row])}

@@ -474,7 +474,9 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
                     *(search_acts, search_visits, search_values, search_rewards, search_done),
                 )
                 prior = act_prior(found["kind_logits"], found["tool_logits"])
-                losses["distilled"] = distillation_loss(prior, found["value"], search_visits[:, 0], search_values[:, 0])
+                losses["distilled"] = distillation_loss(
+                    prior, found["value"], search_visits[:, 0], search_values[:, 0]
+                )
         return LamOutput(
             loss=weighted_sum(losses, self.config, labels, kwargs.get("num_items_in_batch")),
             logits=logits,

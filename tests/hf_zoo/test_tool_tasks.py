@@ -25,7 +25,7 @@ def rows_of(tasks):
 
 def test_every_tool_is_asked_for_and_in_one_split_alone(tasks):
     functions = python_tools()
-    assert len(functions) >= 40 and set(functions) == set(WORDINGS)
+    assert len(functions) >= 100 and set(functions) == set(WORDINGS)
     called = {split: {call["name"] for calls in tasks[split]["calls"] for call in calls} for split in SPLITS}
     assert set.union(*called.values()) == set(functions)
     for split, names in called.items():
@@ -78,6 +78,17 @@ def test_tools_on_offer_hold_the_right_ones_among_others(tasks):
         for row in tasks["train"]
     ]
     assert min(places.count(place) for place in range(NUM_OFFERED)) > len(places) / NUM_OFFERED / 2
+
+
+def test_tools_that_are_learnt_from_have_to_be_told_apart(tasks):
+    def share_of_its_kind(split):
+        rows = [row for row in tasks[split] if row["num_steps"] == 1]
+        names = [[json.loads(tool)["function"]["name"] for tool in row["tools"]] for row in rows]
+        kinds = [[WORDINGS[name].kind for name in offered] for offered in names]
+        alike = [found.count(row["kind"]) - 1 for row, found in zip(rows, kinds, strict=True)]
+        return sum(alike) / len(alike) / (NUM_OFFERED - 1)
+
+    assert share_of_its_kind("train") > 0.5 > share_of_its_kind("test")
 
 
 def test_tasks_are_many_varied_and_the_same_each_time(tasks):
