@@ -11,12 +11,12 @@ from .planner import Planner
 from .policy import Context
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SPANS = 256  # the likeliest, of which the first that is a value of the parameter's type is taken
 _COPIES, _WAYS = 12, 128  # of a parameter, and of all together, that are weighed against each other
-_TOOLS = 3  # the likeliest, whose arguments are bound before one is chosen
+_TOOLS, _FAR = 3, 6.0  # the likeliest, whose arguments are bound before one is chosen, and how near they have to be
+_WHOLE = 0.25  # how much the likeness of whole texts counts beside that of words
 _UNUSED = 2.0  # by how much a call is less likely, as a logarithm, for each value that was said and has no part in it
 _MOST_WRITTEN = 64  # tokens of an argument or of a thought that the model writes itself
 
@@ -114,9 +114,7 @@ class LamPolicy:
                 return Think(self._write(seen.text + " think:"))
             if kind == "ask":
                 return Ask(self._write(seen.text + " ask:"))
-            return self._call(
-                row, self._likely(outputs.tool_logits[0, : len(row["tools"])], tool), len(context.results)
-            )
+            return self._call(row, self._likely(outputs, tool, len(row["tools"])), len(context.results))
 
     def failed(self, context: Context) -> dict[str, str]:
         """The tools that failed since a call last succeeded, and with what words."""
@@ -166,11 +164,17 @@ class LamPolicy:
             batch = {name: value for name, value in batch.items() if not name.startswith("tool_")}
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
-    def _likely(self, logits: "Tensor", chosen: int) -> list[tuple[int, float]]:
-        """The tool that was chosen and those that come next, with logarithms of how likely they are."""
-        scores = logits.float().log_softmax(-1)
+    def _likely(self, outputs: Any, chosen: int, offered: int) -> list[tuple[int, float]]:
+        """The tool that was chosen and those that come near, with logarithms of how likely they are.
+
+        The nearness of whole texts is added a little to that of words: of words that training did not have each alone
+        is less sure.
+        """
+        near = self.model.tool_pointer.retrieval_scores(outputs.tool_query, outputs.tool_vectors)
+        scores = (outputs.tool_logits[0, :offered] + _WHOLE * near[0, :offered]).float().log_softmax(-1)
         order = [chosen, *(tool for tool in scores.argsort(descending=True).tolist() if tool != chosen)]
-        return [(tool, float(scores[tool])) for tool in order[:_TOOLS]]
+        best = float(scores.max())
+        return [(i, float(scores[i])) for i in order[:_TOOLS] if i == chosen or float(scores[i]) > best - _FAR]
 
     def _call(self, row: dict[str, Any], likely: list[tuple[int, float]], num_results: int) -> Decision:
         """The likeliest call: of a tool that what is said to do now can be bound to, all of it if possible."""
@@ -193,10 +197,17 @@ class LamPolicy:
         binding = None
         if any(parameters_of(function) for function in functions):
             binding = self.model(**self._batch(rows)).binding
-        return [self._bound(row, function, binding, i, num_results) for i, function in enumerate(functions)]
+        offsets = self.collator.row(row)["offsets"]
+        return [self._bound(row, f, binding, i, offsets, num_results) for i, f in enumerate(functions)]
 
     def _bound(
-        self, row: dict[str, Any], function: dict[str, Any], binding: Any, number: int, num_results: int
+        self,
+        row: dict[str, Any],
+        function: dict[str, Any],
+        binding: Any,
+        number: int,
+        offsets: list[tuple[int, int]],
+        num_results: int,
     ) -> tuple[Decision, list[tuple[int, int]]]:
         from hf_zoo.modeling.lam.configuration_lam import MODES
 
@@ -204,7 +215,6 @@ class LamPolicy:
         if not parameters:
             return ToolCall(function["name"], {}), []
         binding = type(binding)(**{name: value[number : number + 1] for name, value in binding.items()})
-        offsets = self.collator.row(row)["offsets"]
         ways = {}
         for place, parameter in enumerate(parameters):
             modes = [MODES[i] for i in binding.mode_logits[0, place].argsort(descending=True).tolist()]
@@ -245,11 +255,13 @@ class LamPolicy:
 
         starts, ends = binding.start_logits[0, place], binding.end_logits[0, place]
         found: dict[tuple[int, int], Copy] = {}
+        said = set(context.values())
         for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
             span = context.whole(offsets[first][0], offsets[last][1])
             if span not in found and context.may_be_value(*span):
                 value = copied_value(context, *span, schema, num_results)
-                found[span] = Copy(float(starts[first] + ends[last]), span, value)
+                score = float(starts[first] + ends[last]) + _UNUSED * (span in said)
+                found[span] = Copy(score, span, value)
         return [copy for copy in found.values() if copy.value is not None]
 
     def _value(
