@@ -139,7 +139,7 @@ def product_of(numbers: list[float]) -> float:
 
 
 def count_numbers(numbers: list[float]) -> int:
-    """How many entries a list of numbers has.
+    """Count the numbers of a list, which is how long it is.
 
     Args:
         numbers: The numbers.

@@ -78,6 +78,6 @@ WORDINGS: dict[str, Wording] = {
     ),
     "count_numbers": _statistics(
         "integer",
-        *("count the entries of {numbers}", "say how many entries {numbers} has"),
+        *("count the numbers in {numbers}", "say how long the list {numbers} is"),
     ),
 }
