@@ -32,7 +32,7 @@ from hf_zoo.modeling.lam.search import CopiedEnvironments, Judged, SearchOptions
 from hf_zoo.training.trajectories import TrajectoryCollator, decisions_of
 
 SEED = 0
-STEPS, ROWS = 760, 32
+STEPS, ROWS = 800, 32
 NUMBER = re.compile(r"(?<![\w.,:\[-])\d+(?:\.\d+)?(?![\w.,:\]-]*\d)")
 WORDS = "amber basket candle dragon eagle falcon garden harbor island jacket kettle lantern magnet needle".split()
 
@@ -340,7 +340,7 @@ def learn(claim):
     tokenizer, data = build_tokenizer("bpe", 4096), load_dataset("python-tools")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model, draw = model_of(4096, 128, tool_dim=128, binder_dim=128), random.Random(SEED)
-    collate = TrajectoryCollator(tokenizer, model.config, writes=False, renamed=0.2)
+    collate = TrajectoryCollator(tokenizer, model.config, writes=False, renamed=0.6)
     decisions = [decision for row in data["train"] for decision in decisions_of(row)]
     decisions += [decision for row in list(data["train"])[::4] for decision in recalling(row, draw)]
     rows = [{**decision, "input_ids": decision["context"].text} for decision in decisions]  # to group by length

@@ -1,7 +1,7 @@
 """A `zoo_lam` checkpoint as the policy of an agent: the heads decide, and what they point at becomes a call."""
 
+import itertools
 import json
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..training.trajectories import TrajectoryCollator, parameters_of
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SPANS = 256  # the likeliest, of which the first that is a value of the parameter's type is taken
+_COPIES, _WAYS = 12, 128  # of a parameter, and of all together, that are weighed against each other
+_TOOLS, _FAR = 3, 6.0  # the likeliest, whose arguments are bound before one is chosen, and how near they have to be
+_WHOLE = 0.25  # how much the likeness of whole texts counts beside that of words
+_UNUSED = 2.0  # by how much a call is less likely, as a logarithm, for each value that was said and has no part in it
 _MOST_WRITTEN = 64  # tokens of an argument or of a thought that the model writes itself
 
 
@@ -25,23 +29,27 @@ class Copy(NamedTuple):
     value: Any
 
 
-def assign(copies: dict[int, list[Copy]]) -> dict[int, Any]:
-    """A value for each parameter, each from a place of its own; who has most to lose by waiting chooses first.
+def assign(copies: dict[int, list[Copy]]) -> dict[int, Copy]:
+    """A value for each parameter, each from a place of its own: as many as can be, and the likeliest together.
+
+    A parameter alone may take all from its own place to that of another ("1950-01-01 to 1960-01-01"), or what only
+    another can be; together they cannot.
 
     Args:
         copies: of each parameter, likeliest first.
     """
-    taken: dict[int, Copy] = {}
-    left = {place: list(found) for place, found in copies.items() if found}
-    while left:
-        gaps = {p: found[0].score - found[1].score if len(found) > 1 else math.inf for p, found in left.items()}
-        place = max(gaps, key=gaps.get)
-        taken[place] = left.pop(place)[0]
-        start, end = taken[place].span
-        for other, found in left.items():
-            left[other] = [copy for copy in found if copy.span[1] <= start or copy.span[0] >= end]
-        left = {other: found for other, found in left.items() if found}
-    return {place: copy.value for place, copy in taken.items()}
+    ways: list[tuple[float, dict[int, Copy]]] = [(0.0, {})]
+    for place, found in sorted(copies.items(), key=lambda item: len(item[1])):  # who has no choice first
+        longer = list(ways)
+        for score, taken in ways:
+            free = (copy for copy in found if not any(_overlap(copy, other) for other in taken.values()))
+            longer += [(score + copy.score, {**taken, place: copy}) for copy in itertools.islice(free, _COPIES)]
+        ways = sorted(longer, key=lambda way: (len(way[1]), way[0]), reverse=True)[:_WAYS]
+    return ways[0][1]
+
+
+def _overlap(first: Copy, second: Copy) -> bool:
+    return first.span[0] < second.span[1] and second.span[0] < first.span[1]
 
 
 class LamPolicy:
@@ -97,7 +105,7 @@ class LamPolicy:
         if failed and not row["tools"]:
             return Finish(report)
         with torch.no_grad():
-            batch = self._batch(row)
+            batch = self._batch([row])
             outputs = self.model(**batch)
             kind, tool = self.planner.choose(outputs, batch["tool_mask"].any(-1) if row["tools"] else None)
             if kind == "finish":
@@ -106,8 +114,7 @@ class LamPolicy:
                 return Think(self._write(seen.text + " think:"))
             if kind == "ask":
                 return Ask(self._write(seen.text + " ask:"))
-            function = row["tools"][tool]["function"]
-            return self._bind(row, function, len(context.results))
+            return self._call(row, self._likely(outputs, tool, len(row["tools"])), len(context.results))
 
     def failed(self, context: Context) -> dict[str, str]:
         """The tools that failed since a call last succeeded, and with what words."""
@@ -151,21 +158,63 @@ class LamPolicy:
         rows = zip(found.tokens[0].tolist(), found.mask[0].sum(-1).tolist(), strict=True)
         return [self.tokenizer.decode(tokens[:length]).strip() for tokens, length in rows if length]
 
-    def _batch(self, row: dict[str, Any]) -> dict[str, Any]:
-        batch = self.collator([row])
-        if not row["tools"]:
+    def _batch(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.collator(rows)
+        if not rows[0]["tools"]:
             batch = {name: value for name, value in batch.items() if not name.startswith("tool_")}
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
-    def _bind(self, row: dict[str, Any], function: dict[str, Any], num_results: int) -> Decision:
-        """The call of a tool with what its parameters are bound to, or a question about one that is not."""
+    def _likely(self, outputs: Any, chosen: int, offered: int) -> list[tuple[int, float]]:
+        """The tool that was chosen and those that come near, with logarithms of how likely they are.
+
+        The nearness of whole texts is added a little to that of words: of words that training did not have each alone
+        is less sure.
+        """
+        near = self.model.tool_pointer.retrieval_scores(outputs.tool_query, outputs.tool_vectors)
+        scores = (outputs.tool_logits[0, :offered] + _WHOLE * near[0, :offered]).float().log_softmax(-1)
+        order = [chosen, *(tool for tool in scores.argsort(descending=True).tolist() if tool != chosen)]
+        best = float(scores.max())
+        return [(i, float(scores[i])) for i in order[:_TOOLS] if i == chosen or float(scores[i]) > best - _FAR]
+
+    def _call(self, row: dict[str, Any], likely: list[tuple[int, float]], num_results: int) -> Decision:
+        """The likeliest call: of a tool that what is said to do now can be bound to, all of it if possible."""
+        functions = [row["tools"][tool]["function"] for tool, _ in likely]
+        calls = self._bind(row, functions, num_results)
+        said = row["context"].values()
+
+        def worth(place: int) -> tuple[bool, float]:
+            call, used = calls[place]
+            unused = sum(not any(start < last and first < end for first, last in used) for start, end in said)
+            return isinstance(call, ToolCall), likely[place][1] - _UNUSED * unused
+
+        return calls[max(range(len(calls)), key=worth)][0]
+
+    def _bind(
+        self, row: dict[str, Any], functions: list[dict[str, Any]], num_results: int
+    ) -> list[tuple[Decision, list[tuple[int, int]]]]:
+        """For each tool its call, or a question about what cannot be bound; and the places that were copied from."""
+        rows = [{**row, "call": {"name": function["name"]}} for function in functions]
+        binding = None
+        if any(parameters_of(function) for function in functions):
+            binding = self.model(**self._batch(rows)).binding
+        offsets = self.collator.row(row)["offsets"]
+        return [self._bound(row, f, binding, i, offsets, num_results) for i, f in enumerate(functions)]
+
+    def _bound(
+        self,
+        row: dict[str, Any],
+        function: dict[str, Any],
+        binding: Any,
+        number: int,
+        offsets: list[tuple[int, int]],
+        num_results: int,
+    ) -> tuple[Decision, list[tuple[int, int]]]:
         from hf_zoo.modeling.lam.configuration_lam import MODES
 
         parameters = parameters_of(function)[: self.model.config.max_parameters]
         if not parameters:
-            return ToolCall(function["name"], {})
-        binding = self.model(**self._batch({**row, "call": {"name": function["name"]}})).binding
-        offsets = self.collator.row(row)["offsets"]
+            return ToolCall(function["name"], {}), []
+        binding = type(binding)(**{name: value[number : number + 1] for name, value in binding.items()})
         ways = {}
         for place, parameter in enumerate(parameters):
             modes = [MODES[i] for i in binding.mode_logits[0, place].argsort(descending=True).tolist()]
@@ -187,10 +236,10 @@ class LamPolicy:
             value = next((value for value in values if value is not None), None)
             if value is None and parameter["required"]:
                 said = parameter["schema"].get("description", "").rstrip(".")
-                return Ask(f"What is {parameter['name']} of {function['name']}? {said}".strip())
+                return Ask(f"What is {parameter['name']} of {function['name']}? {said}".strip()), []
             if value is not None:
                 arguments[parameter["name"]] = value
-        return ToolCall(function["name"], arguments)
+        return ToolCall(function["name"], arguments), [copy.span for copy in copied.values()]
 
     def _copies(
         self,
@@ -206,11 +255,13 @@ class LamPolicy:
 
         starts, ends = binding.start_logits[0, place], binding.end_logits[0, place]
         found: dict[tuple[int, int], Copy] = {}
+        said = set(context.values())
         for first, last in best_spans(starts, ends, self.model.config.max_span, _SPANS).tolist():
             span = context.whole(offsets[first][0], offsets[last][1])
             if span not in found and context.may_be_value(*span):
                 value = copied_value(context, *span, schema, num_results)
-                found[span] = Copy(float(starts[first] + ends[last]), span, value)
+                score = float(starts[first] + ends[last]) + _UNUSED * (span in said)
+                found[span] = Copy(score, span, value)
         return [copy for copy in found.values() if copy.value is not None]
 
     def _value(
@@ -220,7 +271,7 @@ class LamPolicy:
         binding: Any,
         place: int,
         parameter: dict[str, Any],
-        copied: dict[int, Any],
+        copied: dict[int, Copy],
     ) -> Any:
         """What a parameter is bound to one way; None where that way does not bind it."""
         schema, kind = parameter["schema"], parameter["schema"].get("type", "string")
@@ -230,7 +281,7 @@ class LamPolicy:
         if choices:
             return None
         if mode == "copy":
-            return copied.get(place)
+            return copied[place].value if place in copied else None
         if mode == "value" and kind == "boolean":
             return bool(binding.boolean_logits[0, place] > 0)
         if mode == "value" and kind in ("integer", "number"):

@@ -27,6 +27,7 @@ _QUOTES = "'\"`"
 _UNIT = re.compile(
     r"""(?<!\w)(['"`]).*?\1(?!\w) | \[[^\[\]\n]*\] | \{[^{}\n]*\} | [-+]?\w+(?:[-+.,:/'@&_]+\w+)*""", re.VERBOSE
 )
+_SAID = re.compile(r"""['"`\[{]|[-+]?\d[-+.,:/\d]*$""")
 _END = re.compile(r"[.?!](?=\s)")
 
 
@@ -56,6 +57,11 @@ class ContextText:
         """Whether a span is of one line, and has no quotation beside other words: that is a value of its own."""
         held = [(a, b) for a, b in self.units if start <= a and b <= end and self.text[a] in _QUOTES]
         return "\n" not in self.text[start:end] and all(span == (start, end) for span in held)
+
+    def values(self) -> list[tuple[int, int]]:
+        """What is said to do now with: its quotations, lists, objects, and what is written in digits, as spans."""
+        spans = [(start, end) for start, end in self.units if start >= self.now]
+        return [(start, end) for start, end in spans if _SAID.match(self.text[start:end])]
 
     @functools.cached_property
     def units(self) -> tuple[tuple[int, int], ...]:

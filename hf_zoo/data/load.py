@@ -58,7 +58,7 @@ BUILT_IN = {
     "moving-glyphs": BuiltIn(moving_glyphs),
     "tones": BuiltIn(tones, shares=(0.80, 0.10, 0.10)),
     "solids": BuiltIn(solids, shares=(0.70, 0.15, 0.15)),
-    "python-tools": BuiltIn(tool_tasks, shares=TOOL_SHARES, splits=split_of_tasks),
+    "python-tools": BuiltIn(tool_tasks, version=2, shares=TOOL_SHARES, splits=split_of_tasks),
 }
 
 # suffix -> the builder of `datasets` that reads it

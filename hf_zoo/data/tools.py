@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import tool_functions
 from .splits import SPLITS, generator_of, split_of
+from .tool_functions import MODULES
 from .tool_wordings import WORDINGS
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ _REQUESTS = ("{}.", "Please {}.", "{}, please.", "Can you {}?", "I need you to {
 _THEN = ("Then {}.", "After that, {}.", "Next, {}.", "Now {}.")
 _LAST = ("Finally, {}.", "In the end, {}.", "Then {}.")
 _RESULT = ("the result", "that result", "what you got")
+_ALIKE = 5.0  # by how much a tool of the same kind is likelier on offer than another
 _FIRST_RESULT = "the first result"
 
 
 def python_tools() -> dict[str, Callable[..., Any]]:
     """The tools of `python-tools` by name: plain functions with type hints and docstrings."""
-    functions = vars(tool_functions).items()
-    own = tool_functions.__name__
     return {
         name: function
-        for name, function in functions
-        if inspect.isfunction(function) and function.__module__ == own and not name.startswith("_")
+        for module in MODULES
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     }
 
 
@@ -75,7 +75,7 @@ def tool_tasks() -> tuple["Dataset", list[str]]:
                     if task is None or task["task"] in seen:
                         continue
                     seen.add(task["task"])
-                    rows.append({"task": task["task"], "tools": _offer(rng, path, names, schemas), **task})
+                    rows.append({"task": task["task"], "tools": _offer(rng, path, split, names, schemas), **task})
                     keys.append(split)
     return Dataset.from_list(rows), keys
 
@@ -169,9 +169,19 @@ def _show(rng: np.random.Generator, value: Any, quoted: bool) -> str:
     return f"{mark}{text}{mark}"
 
 
-def _offer(rng: np.random.Generator, path: list[str], names: list[str], schemas: dict[str, str]) -> list[str]:
-    """Schemas of the tools of a chain among others of their split, in any order."""
+def _offer(
+    rng: np.random.Generator, path: list[str], split: str, names: list[str], schemas: dict[str, str]
+) -> list[str]:
+    """Schemas of the tools of a chain among others of their split, in any order.
+
+    The training split has so many tools that few drawn at random would be alike; there those of the chain's kinds are
+    drawn first as a rule, so that they have to be told apart.
+    """
     others = [name for name in names if name not in path]
     num_others = min(NUM_OFFERED - len(path), len(others))
-    offered = [*path, *rng.choice(others, num_others, replace=False)]
+    kinds, shares = {WORDINGS[name].kind for name in path}, None
+    if split == "train":
+        weights = np.array([_ALIKE if WORDINGS[name].kind in kinds else 1.0 for name in others])
+        shares = weights / weights.sum()
+    offered = [*path, *rng.choice(others, num_others, replace=False, p=shares)]
     return [schemas[offered[i]] for i in rng.permutation(len(offered))]

@@ -54,8 +54,9 @@ class TrajectoryCollator:
         max_length: tokens of a row; of a longer context the beginning is left out.
         with_labels: whether there are any; without them a row is what the model sees when it decides.
         writes: whether the language model learns to write the calls, too, which is most of the work of a step.
-        renamed: the share of words that are exchanged for others, anew in each row and the same in its context and its
-            tools, so that what is learnt is to match words, also those that no tool of the training has.
+        renamed: the largest share of words that are exchanged for others; of each row it is drawn, from 0 on, and the
+            words are the same in its context and its tools, so that what is learnt is to match words, also those that
+            no tool of the training has.
         seed: of those words.
     """
 
@@ -105,8 +106,9 @@ class TrajectoryCollator:
         plain = torch.arange(max(self.tokenizer.get_vocab().values()) + 1)
         for row in range(len(batch["input_ids"])):
             generator, table = torch.Generator().manual_seed(self._draw.getrandbits(32)), plain.clone()
+            share = self.renamed * float(torch.rand((), generator=generator))
             for words in self._words:
-                order = torch.randperm(len(words), generator=generator)[: round(self.renamed * len(words))]
+                order = torch.randperm(len(words), generator=generator)[: round(share * len(words))]
                 table[words[order]] = words[order.roll(1)]
             for name in ("input_ids", "tool_ids", "parameter_ids", "choice_ids"):
                 if name in batch:

@@ -1,7 +1,7 @@
 """The losses of acting, each with what it is weighed by.
 
     L = L_LM + w_p (CE_pointer + InfoNCE) + w_s (CE_mode + CE_start + CE_end + CE_choice + MSE_number + BCE_boolean)
-      + w_g (CE_option + CE_act + BCE_end) + w_v MSE_value + L_search
+      + w_g (CE_option + CE_act + BCE_end) + w_v MSE_value + L_search + L_distilled
 
 each a mean over what has a label in the batch; -100, or no number, is none.
 """
@@ -84,6 +84,20 @@ def planning_losses(
     return losses
 
 
+def distillation_loss(prior: Tensor, value: Tensor, visits: Tensor, values: Tensor) -> Tensor:
+    """How far the heads are from what a search from the present found (Silver et al. 2017), mean over rows.
+
+        L_distilled = -visits . log pi + (V - z)^2 / 4
+
+    Args:
+        prior: (B, A), log pi, see `act_prior`.
+        value: (B), V.
+        visits: (B, A), shares of the root, or all 0 where there was no search.
+        values: (B), z, what came of it.
+    """
+    return (-(visits * prior).sum(-1) + (value.float() - values).square() / 4).mean()
+
+
 def weighted_sum(
     losses: dict[str, Tensor], config: ZooLamConfig, labels: Tensor | None, num_items_in_batch: Tensor | int | None
 ) -> Tensor | None:
@@ -98,7 +112,7 @@ def weighted_sum(
         return None
     weights = {"pointer": config.pointer_weight, "retrieval": config.pointer_weight, "binding": config.span_weight}
     weights |= dict.fromkeys(("option", "kind", "ending"), config.subgoal_weight)
-    weights |= {"value": config.value_weight, "search": 1.0}
+    weights |= {"value": config.value_weight, "search": 1.0, "distilled": 1.0}
     acting = [weights[name] * loss for name, loss in losses.items() if name != "language"]
     share = 1.0
     if labels is not None and num_items_in_batch is not None:  # of a batch that is one of several

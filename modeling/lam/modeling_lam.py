@@ -38,8 +38,8 @@ from ..parts import part_model
 from .binder import Binding, ParameterBinder
 from .configuration_lam import ZooLamConfig
 from .episodic_memory import EpisodicMemory, Recalled
-from .losses_lam import binder_loss, planning_losses, tool_losses, weighted_sum
-from .policy import HierarchicalPolicy
+from .losses_lam import binder_loss, distillation_loss, planning_losses, tool_losses, weighted_sum
+from .policy import HierarchicalPolicy, act_prior
 from .profile import Profile
 from .tool_pointer import EncodedTools, ToolPointer
 from .working_memory import WorkingMemory
@@ -411,7 +411,7 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
             option_labels, kind_labels, ending_labels, value_labels: (B), see policy.py; numbers may be `nan`.
             mode_labels, start_labels, end_labels, choice_labels, number_labels, boolean_labels: (B, P), see binder.py.
             search_acts, search_visits, search_values, search_rewards, search_done: see `WorldModel.unrolled_loss`;
-                acts are the row's tools, then think, ask and finish.
+                acts are the row's tools, then think, ask and finish. The heads learn from the first step.
             kwargs: see `CausalLMHead.forward`, as for the rest.
         """
         outputs = self.model(
@@ -472,6 +472,10 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
                     self.latent(state, option),
                     *self.world_model.acts(found["tool_vectors"], exists),
                     *(search_acts, search_visits, search_values, search_rewards, search_done),
+                )
+                prior = act_prior(found["kind_logits"], found["tool_logits"])
+                losses["distilled"] = distillation_loss(
+                    prior, found["value"], search_visits[:, 0], search_values[:, 0]
                 )
         return LamOutput(
             loss=weighted_sum(losses, self.config, labels, kwargs.get("num_items_in_batch")),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .configuration_lam import ZooLamConfig
-from .policy import KINDS
+from .policy import KINDS, act_prior
 from .search import Judged, Searched, SearchOptions, Step, tree_search
 from .world_model import WorldModel
 
@@ -100,19 +100,6 @@ class _WithRootPrior:
 
     def judge(self, states: Tensor) -> Judged:
         return Judged(self.prior.masked_fill(~self.inner.exists, -1e9), self.inner.judge(states).value)
-
-
-def act_prior(kind_logits: Tensor, tool_logits: Tensor | None) -> Tensor:
-    """log pi over all acts (B, A): a call is the pointer's tool, and NO_TOOL falls to the other three.
-
-    log p(tool j) = log pi(call) + log P(j | some tool),   log p(other) = log pi(other)
-    """
-    kinds = kind_logits.float().log_softmax(-1)
-    others = kinds[:, 1:]
-    if tool_logits is None or tool_logits.shape[-1] == 1:
-        return others.log_softmax(-1)
-    tools = tool_logits[:, :-1].float().log_softmax(-1)
-    return torch.cat((kinds[:, :1] + tools, others), dim=-1)
 
 
 @torch.no_grad()

@@ -54,6 +54,19 @@ class HierarchicalPolicy(nn.Module):
         return torch.where(ending > 0, best, current)
 
 
+def act_prior(kind_logits: Tensor, tool_logits: Tensor | None) -> Tensor:
+    """log pi over all acts (B, A): a call is the pointer's tool, and NO_TOOL falls to the other three.
+
+    log p(tool j) = log pi(call) + log P(j | some tool),   log p(other) = log pi(other)
+    """
+    kinds = kind_logits.float().log_softmax(-1)
+    others = kinds[:, 1:]
+    if tool_logits is None or tool_logits.shape[-1] == 1:
+        return others.log_softmax(-1)
+    tools = tool_logits[:, :-1].float().log_softmax(-1)
+    return torch.cat((kinds[:, :1] + tools, others), dim=-1)
+
+
 def option_critic_loss(
     log_act: Tensor, ending: Tensor, advantage: Tensor, option_advantage: Tensor, deliberation_cost: float = 0.01
 ) -> Tensor:

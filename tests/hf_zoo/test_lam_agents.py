@@ -229,11 +229,43 @@ def test_a_policy_learns_a_trajectory_and_repeats_it(tokenizer, model, tmp_path)
 
 
 def test_each_argument_has_a_place_of_its_own():
+    def assigned(copies):
+        return {place: copy.value for place, copy in assign(copies).items()}
+
     both = [Copy(5.0, (0, 4), "first"), Copy(4.0, (5, 9), "second")]
-    assert assign({0: both, 1: [Copy(9.0, (0, 4), "first")]}) == {0: "second", 1: "first"}  # the other has no choice
+    assert assigned({0: both, 1: [Copy(9.0, (0, 4), "first")]}) == {0: "second", 1: "first"}  # the other has no choice
     sure = [Copy(5.0, (2, 4), "inside"), Copy(1.0, (5, 9), "second")]
-    assert assign({0: both, 1: sure}) == {0: "second", 1: "inside"}
-    assert assign({0: both, 1: both[:1], 2: both[:1], 3: []}).keys() < {0, 1, 2}
+    assert assigned({0: both, 1: sure}) == {0: "second", 1: "inside"}
+    assert assigned({0: both, 1: both[:1], 2: both[:1], 3: []}).keys() < {0, 1, 2}
+    # Each alone would take all from its own place to that of the other, or what belongs to the other
+    first = [Copy(6.0, (0, 9), "both"), Copy(5.0, (0, 4), "first"), Copy(1.0, (5, 9), "second")]
+    second = [Copy(6.0, (0, 9), "both"), Copy(5.5, (0, 4), "first"), Copy(5.0, (5, 9), "second")]
+    assert assigned({0: first, 1: second}) == {0: "first", 1: "second"}
+
+
+def test_what_is_said_to_do_now_is_known(tokenizer):
+    task = "add 1 and 2. Then put 'a 1', [1, 2] and {\"b\": 3} at -4.5 on 2012-08-11, the 29th, with SHA-256."
+    context = context_text(task, [("add", "3")])
+    said = [context.text[start:end] for start, end in context.values()]
+    assert said == ["'a 1'", "[1, 2]", '{"b": 3}', "-4.5", "2012-08-11"]
+
+
+def test_a_call_uses_what_is_said(tokenizer, model, monkeypatch):
+    policy = LamPolicy(model, tokenizer)
+    context = context_text("join 'a b' by '-'.")
+    text, quoted = context.text, context.values()
+    assert [text[start:end] for start, end in quoted] == ["'a b'", "'-'"]
+    row = {"context": context, "tools": [ADD, ROUND, ADD]}
+    one, both, asks = (ToolCall("one", {}), quoted[:1]), (ToolCall("both", {}), quoted), (Ask("what?"), [])
+
+    def called(calls, scores):
+        monkeypatch.setattr(policy, "_bind", lambda *_: calls)
+        return policy._call(row, list(enumerate(scores)), 0)
+
+    assert called([one, both], [-0.5, -1.5]) == both[0]  # nearly as likely, and nothing is left over
+    assert called([one, both], [-0.1, -6.0]) == one[0]
+    assert called([asks, one], [-0.1, -6.0]) == one[0]  # what can be done at all comes first
+    assert called([asks, asks], [-0.1, -6.0]) == asks[0]
 
 
 def test_sentences_end_outside_of_values():

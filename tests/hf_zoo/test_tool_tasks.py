@@ -1,6 +1,8 @@
 """`python-tools`: the calls solve the tasks, what they need stands in the words, no tool stands in two splits."""
 
+import itertools
 import json
+import re
 
 import pytest
 
@@ -23,13 +25,21 @@ def rows_of(tasks):
 
 def test_every_tool_is_asked_for_and_in_one_split_alone(tasks):
     functions = python_tools()
-    assert len(functions) >= 40 and set(functions) == set(WORDINGS)
+    assert len(functions) >= 100 and set(functions) == set(WORDINGS)
     called = {split: {call["name"] for calls in tasks[split]["calls"] for call in calls} for split in SPLITS}
     assert set.union(*called.values()) == set(functions)
     for split, names in called.items():
         assert {split_of_tool(name) for name in names} == {split}
         offered = {json.loads(tool)["function"]["name"] for tools in tasks[split]["tools"] for tool in tools}
         assert offered == names
+
+
+def test_no_split_asks_in_the_words_of_another():
+    asked = {split: set() for split in SPLITS}
+    for name, wording in WORDINGS.items():
+        asked[split_of_tool(name)] |= {re.sub(r"\{\w+\}", "{}", phrase) for phrase in wording.phrases}
+    for first, second in itertools.combinations(SPLITS, 2):
+        assert not asked[first] & asked[second]
 
 
 def test_the_calls_of_every_task_give_its_answer(tasks):
@@ -68,6 +78,17 @@ def test_tools_on_offer_hold_the_right_ones_among_others(tasks):
         for row in tasks["train"]
     ]
     assert min(places.count(place) for place in range(NUM_OFFERED)) > len(places) / NUM_OFFERED / 2
+
+
+def test_tools_that_are_learnt_from_have_to_be_told_apart(tasks):
+    def share_of_its_kind(split):
+        rows = [row for row in tasks[split] if row["num_steps"] == 1]
+        names = [[json.loads(tool)["function"]["name"] for tool in row["tools"]] for row in rows]
+        kinds = [[WORDINGS[name].kind for name in offered] for offered in names]
+        alike = [found.count(row["kind"]) - 1 for row, found in zip(rows, kinds, strict=True)]
+        return sum(alike) / len(alike) / (NUM_OFFERED - 1)
+
+    assert share_of_its_kind("train") > 0.5 > share_of_its_kind("test")
 
 
 def test_tasks_are_many_varied_and_the_same_each_time(tasks):
