@@ -86,14 +86,15 @@ def claims_table() -> str:
 
 
 def claim_reports() -> list[dict]:
-    """What the claims' scripts wrote."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(CLAIMS.glob("*.json"))]
+    """What the claims' scripts wrote, each with the name of its `script`."""
+    paths = sorted(CLAIMS.glob("*.json"))
+    return [{**json.loads(path.read_text(encoding="utf-8")), "script": f"{path.stem}.py"} for path in paths]
 
 
 def claim_row(report: dict, comparison: dict, holds: bool, root: str) -> list[str]:
     """Cells of one comparison; root leads from the page to the checkout."""
     return [
-        f"[`zoo_{report['architecture']}`]({root}examples/claims/{report['architecture']}.py)",
+        f"[`zoo_{report['architecture']}`]({root}examples/claims/{report['script']})",
         report["paper"],
         comparison["statement"],
         ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in comparison["measured"].items()),

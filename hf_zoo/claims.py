@@ -1,7 +1,8 @@
 """Claims: the headline result of each architecture's paper, reproduced small, as a comparison that can fail.
 
 A claim is a script, `examples/claims/<arch>.py`, that trains with `Trainer`, compares with the rival that the paper
-compares with, and ends with `claim.finish()`, which writes `<arch>.json` and `<arch>.png` beside the script.
+compares with, and ends with `claim.finish()`, which writes `<arch>.json` and `<arch>.png` beside the script. What
+takes another training is a script of its own, `<arch>_<what>.py`, with figures of its own.
 """
 
 import json
@@ -68,16 +69,16 @@ class Claim:
 
     def finish(self) -> None:
         """Write figures and picture beside the script, and leave with an error if a comparison fails."""
-        folder = Path(sys.argv[0]).resolve().parent
+        script = Path(sys.argv[0]).resolve()
         result = {
             "architecture": self.architecture,
             "paper": self.paper,
             "minutes": round((time.monotonic() - self.started) / 60, 1),
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
         }
-        folder.joinpath(f"{self.architecture}.json").write_text(json.dumps(result, indent=2) + "\n")
+        script.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
         if self.curves:
-            self._picture(folder / f"{self.architecture}.png")
+            self._picture(script.with_suffix(".png"))
         raise SystemExit(0 if all(comparison.holds for comparison in self.comparisons) else 1)
 
     def _picture(self, path: Path) -> None:
@@ -163,6 +164,16 @@ def train(
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def scripts_of(folder: Path) -> dict[str, list[Path]]:
+    """Architecture -> its scripts in a folder, in the registry's order; `sam_text.py` is one of sam's."""
+    names = [name.removeprefix("zoo_") for name in ARCHITECTURES]
+    scripts: dict[str, list[Path]] = {name: [] for name in names}
+    for path in sorted(folder.glob("*.py")):
+        if owners := [name for name in names if f"{path.stem}_".startswith(f"{name}_")]:
+            scripts[max(owners, key=len)].append(path)
+    return {name: paths for name, paths in scripts.items() if paths}
+
+
 def run_claims(names: list[str]) -> list[dict[str, Any]]:
     """Run claim scripts one after the other, each in a process of its own.
 
@@ -175,20 +186,19 @@ def run_claims(names: list[str]) -> list[dict[str, Any]]:
     Raises:
         ValueError: no such claim, or this is not a source checkout.
     """
-    folder = Path(__file__).resolve().parents[1] / "examples" / "claims"
-    scripts = {path.stem: path for path in sorted(folder.glob("*.py"))}
+    scripts = scripts_of(Path(__file__).resolve().parents[1] / "examples" / "claims")
     if not scripts:
         raise ValueError("claims are scripts of the source checkout: run this from a clone of the repository")
-    known = [name.removeprefix("zoo_") for name in ARCHITECTURES]
+    names = [name.removeprefix("zoo_") for name in names]
     for name in names:
-        if name.removeprefix("zoo_") not in scripts:
+        if name not in scripts:
             raise unknown_name("claim", name, scripts)
     results = []
-    for name in [name.removeprefix("zoo_") for name in names] or [name for name in known if name in scripts]:
-        report = scripts[name].with_suffix(".json")
+    for script in (script for name in names or scripts for script in scripts[name]):
+        report = script.with_suffix(".json")
         report.unlink(missing_ok=True)
-        run = subprocess.run([sys.executable, scripts[name]])
+        run = subprocess.run([sys.executable, script])
         if not report.exists():
-            raise ValueError(f"the claim of {name} ended with code {run.returncode} before it reported")
+            raise ValueError(f"the claim {script.stem} ended with code {run.returncode} before it reported")
         results.append(json.loads(report.read_text()))
     return results

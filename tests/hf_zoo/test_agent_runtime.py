@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-from pathlib import Path
 
 import agent_tools
 import pytest
@@ -474,16 +473,3 @@ def test_models_without_a_template_are_refused(tiny):
 def test_scripts_end():
     with pytest.raises(IndexError, match="no decision left"):
         ScriptedPolicy([]).decide(Context("task"))
-
-
-def test_the_folder_says_what_it_is(tmp_path, monkeypatch):
-    import re
-
-    text = (Path(__file__).parents[2] / "hf_zoo" / "agents" / "README.md").read_text()
-    assert len(text.splitlines()) <= 90
-    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert blocks
-    monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "__main__"}
-    for block in blocks:
-        exec(compile(block, "agents/README.md", "exec"), namespace)

@@ -132,14 +132,30 @@ def test_every_architecture_has_its_files():
     assert {a.name for a in ARCHITECTURES.values()} <= {path.parent.name for path in MODELS}
 
 
+def python_blocks(path):
+    """The examples of a page."""
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=lambda a: a.name)
 def test_readme_runs(architecture, tmp_path, monkeypatch):
-    text = (ROOT / "modeling" / architecture.name / "README.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = python_blocks(ROOT / "modeling" / architecture.name / "README.md")
     assert blocks, f"the README of {architecture.name} has no example"
     monkeypatch.chdir(tmp_path)
     for block in blocks:
         exec(compile(block, f"{architecture.name}/README.md", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("folder", ["agents", "training"])
+def test_readme_of_a_package_runs(folder, tmp_path, monkeypatch):
+    """Its blocks are one story: names of the first are known in the second."""
+    path = ROOT / "hf_zoo" / folder / "README.md"
+    assert len(path.read_text().splitlines()) <= 90
+    blocks, namespace = python_blocks(path), {"__name__": "__main__"}
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, f"{folder}/README.md", "exec"), namespace)
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
