@@ -10,4 +10,4 @@ from hf_zoo.claims import Claim
 
 if __name__ == "__main__":
     blocks = {"block_size": 32, "num_random_blocks": 1}
-    run(Claim("bigbird", "Zaheer et al. 2020"), "BigBird", "bigbird-tiny", steps=230, **blocks)
+    run(Claim("bigbird", "Zaheer et al. 2020"), "BigBird", "bigbird-tiny", steps=600, **blocks)
