@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
@@ -125,11 +126,37 @@ def diagonal_scores(x: Tensor, table: Tensor, rows: Tensor, block_size: int) -> 
     x = x.unflatten(1, (num_blocks, block_size)).permute(3, 1, 0, 2, 4).reshape(H * num_blocks, B * block_size, K)
     table = table.index_select(1, rows).view(H * num_blocks, width, K)
     scores = torch.bmm(x, table.mT)
-    # Token r of a block finds the first of the text at column b - 1 - r: one step back for each r is a stride less
-    per_row, per_head = block_size * width, num_blocks * B * block_size * width
-    shape = (H, num_blocks, B, block_size, num_blocks * block_size)
-    strides = (per_head, B * per_row, per_row, width - 1, 1)
-    return scores.as_strided(shape, strides, block_size - 1).permute(2, 0, 1, 3, 4)
+    band = _Band.apply(scores.view(H, num_blocks, B, block_size, width))
+    return band.permute(2, 0, 1, 3, 4)
+
+
+class _Band(torch.autograd.Function):
+    """Of rows r = 0 .. b - 1 the columns from b - 1 - r on: (..., b, W) -> (..., b, W - b), a view.
+
+    Token r of a block finds the first of the text at column b - 1 - r: one step back for each r is a stride less. The
+    gradient of `as_strided` would be filled with zeros as a whole before the band is written to it.
+    """
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.shape = x.shape
+        return _diagonals(x, x.shape[-2], x.shape[-2] - 1, x.shape[-1] - x.shape[-2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x = grad.new_empty(ctx.shape)
+        size, width = ctx.shape[-2:]
+        _diagonals(x, size, size - 1, width - size).copy_(grad)
+        _diagonals(x, size - 1, width - 1, size - 1).zero_()  # between the band of a row and that of the next
+        x[..., 0, : size - 1].zero_()
+        x[..., -1, width - size :].zero_()
+        return x
+
+
+def _diagonals(x: Tensor, num_rows: int, first: int, count: int) -> Tensor:
+    """Of a contiguous x (..., b, W) the columns first - r, first - r + 1, ... of row r -> (..., num_rows, count)."""
+    return x.as_strided((*x.shape[:-2], num_rows, count), (*x.stride()[:-2], x.shape[-1] - 1, 1), first)
 
 
 class DisentangledAttention(Attention):
