@@ -4,6 +4,7 @@ Other work on the machine slows both alike, so the ratio of a pair is steadier t
 pairs leaves out those that were disturbed.
 """
 
+import ctypes
 import json
 import math
 import statistics
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt in glibc
 
 
 def speed_up(ours: Callable[[], object], rival: Callable[[], object], pairs: int) -> tuple[float, float, float]:
@@ -33,6 +36,20 @@ def speed_up(ours: Callable[[], object], rival: Callable[[], object], pairs: int
             times[run].append(time.perf_counter() - start)
     ratios = [r / o for o, r in zip(times[ours], times[rival], strict=True)]
     return statistics.median(ratios), statistics.median(times[ours]), statistics.median(times[rival])
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory that it frees, where its C library can be told to.
+
+    Tensors beyond 32 MB otherwise go back to the system one by one, which fills every new one with zeros: time that
+    starts at some length, whatever the model does, and that a curve over lengths would take for growth.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def growth(lengths: list[int], values: list[float]) -> float:
