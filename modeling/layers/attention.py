@@ -113,7 +113,7 @@ class Attention(DispatchedAttention):
     """Attention with separate projections.
 
     Args:
-        q_norm, k_norm: of a head (..., K), before positions, if any.
+        q_norm, k_norm: of a head (..., K), before positions; both or neither.
     """
 
     def __init__(

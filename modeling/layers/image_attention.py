@@ -9,7 +9,7 @@ al. 2023, https://arxiv.org/abs/2302.05442, section 2.1):
 Shapes: B batch, T tokens, D hidden size, H heads, K head size.
 """
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig
 
 from .attention import Attention
@@ -27,7 +27,7 @@ class ImageAttention(Attention):
         num_heads: H.
         qkv_bias: which of the three projections have one: "all", "qv" or "none"; the output's always has.
         dropout: of the weights.
-        q_norm, k_norm: of a head (..., K), if any.
+        q_norm, k_norm: of a head (..., K); both or neither.
     """
 
     def __init__(
@@ -42,19 +42,8 @@ class ImageAttention(Attention):
         k_norm: nn.Module | None = None,
     ) -> None:
         head_dim = hidden_size // num_heads
-        options = {"bias": True, "dropout": dropout, "is_causal": False}
+        options = {"bias": True, "dropout": dropout, "is_causal": False, "q_norm": q_norm, "k_norm": k_norm}
         super().__init__(config, layer_idx, hidden_size, num_heads, num_heads, head_dim, **options)
         without = {"all": (), "qv": ("k_proj",), "none": ("q_proj", "k_proj", "v_proj")}[qkv_bias]
         for name in without:
             setattr(self, name, nn.Linear(hidden_size, hidden_size, bias=False))
-        self.q_norm = q_norm
-        self.k_norm = k_norm
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, D) -> q, k and v (B, T, H K)."""
-        q, k, v = super().project(x)
-        if self.q_norm is not None:
-            q = self.q_norm(q.unflatten(-1, (-1, self.head_dim))).flatten(-2)
-        if self.k_norm is not None:
-            k = self.k_norm(k.unflatten(-1, (-1, self.head_dim))).flatten(-2)
-        return q, k, v
