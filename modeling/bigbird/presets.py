@@ -10,13 +10,15 @@ PRESETS = {
         },
         "parameters": 202_688,
         "source": "for tests and first steps",
+        "tokenizer": "wordpiece",
     },
-    "bigbird-roberta-base": {"config": {}, "parameters": 127_468_800, "source": SOURCE},
+    "bigbird-roberta-base": {"config": {}, "parameters": 127_468_800, "source": SOURCE, "tokenizer": "wordpiece"},
     "bigbird-roberta-large": {
         "config": {
             **{"num_hidden_layers": 24, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096},
         },
         "parameters": 359_123_968,
         "source": SOURCE,
+        "tokenizer": "wordpiece",
     },
 }

@@ -16,6 +16,8 @@ of the language model.
 Shapes: B batch, T tokens, D hidden size, N tools, S tokens of a short text, P parameters, k memories.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -35,6 +37,11 @@ from .policy import HierarchicalPolicy, act_prior
 from .tool_pointer import EncodedTools, ToolPointer
 from .trunk_lam import ZooLamModel, ZooLamPreTrainedModel, visible
 from .world_model import WorldModel
+
+_DECIDING = {
+    *("act_positions", "options", "tool_ids", "tool_mask", "tool_vectors", "tool_words"),
+    *("parameter_ids", "parameter_mask", "parameter_types", "choice_ids", "choice_mask"),
+}
 
 
 class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
@@ -81,6 +88,11 @@ class ZooLamForCausalLM(CausalLMHead, ZooLamPreTrainedModel, GenerationMixin):
             "choice_ids": draw(2, 2, 3, 2),
             "choice_mask": choice_mask,
         }
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Inputs of a step of writing, which decides nothing: what only decisions need is left out."""
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        return {name: value for name, value in inputs.items() if name not in _DECIDING}
 
     @torch.no_grad()
     def encode_tools(self, tool_ids: Tensor, tool_mask: Tensor) -> EncodedTools:

@@ -10,13 +10,15 @@ PRESETS = {
         },
         "parameters": 227_712,
         "source": "for tests and first steps",
+        "tokenizer": "wordpiece",
     },
-    "longformer-base-4096": {"config": {}, "parameters": 148_659_456, "source": SOURCE},
+    "longformer-base-4096": {"config": {}, "parameters": 148_659_456, "source": SOURCE, "tokenizer": "wordpiece"},
     "longformer-large-4096": {
         "config": {
             **{"num_hidden_layers": 24, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096},
         },
         "parameters": 434_600_960,
         "source": SOURCE,
+        "tokenizer": "wordpiece",
     },
 }

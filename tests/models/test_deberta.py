@@ -281,4 +281,5 @@ def test_flex_attention_agrees():
     model, tokens = make(), ids()
     expected = model(tokens).logits
     model.set_attn_implementation("flex_attention")
+    torch.compiler.reset()  # for sizes that change, torch's C++ kernel of FlexAttention does not compile
     assert_close(model(tokens).logits, expected, atol=2e-5, rtol=1e-4)

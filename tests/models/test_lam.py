@@ -481,3 +481,12 @@ def test_losses_of_acting_are_shared_by_the_batches_that_are_accumulated():
     rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(2)]
     parts = [model(**row, num_items_in_batch=torch.tensor(14)).loss for row in rows]  # 7 of each row are predicted
     assert_close(sum(parts), model(**batch).loss)
+
+
+def test_what_is_written_is_the_same_beside_inputs_of_decisions():
+    model = hf_zoo.create_model("lam-tiny").eval()
+    inputs = model.dummy_inputs
+    plain = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+    deciding = plain | {name: inputs[name] for name in ("act_positions", "tool_ids", "tool_mask")}
+    options = {"max_new_tokens": 4, "do_sample": False}
+    assert torch.equal(model.generate(**deciding, **options), model.generate(**plain, **options))
