@@ -132,3 +132,13 @@ def embed_tokens(embedding: nn.Embedding, input_ids: Tensor | None, inputs_embed
             wrong = int(low) if low < 0 else int(high)
             raise ValueError(f"token id {wrong} is outside the vocabulary: vocab_size is {embedding.num_embeddings}")
     return embedding(input_ids)
+
+
+def where_token(
+    embedding: nn.Embedding, token_id: int, input_ids: Tensor | None, inputs_embeds: Tensor | None
+) -> Tensor:
+    """Where one token stands (B, T), among ids (B, T) or, without them, among embeddings (B, T, D)."""
+    if input_ids is not None:
+        return input_ids == token_id
+    token = torch.tensor(token_id, device=inputs_embeds.device)
+    return (inputs_embeds == embedding(token)).all(-1)

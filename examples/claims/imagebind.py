@@ -90,9 +90,9 @@ def run(seed, claim=None):
         model = hf_zoo.create_model("imagebind-tiny", **CONFIG)
         losses = train(model, draw, steps=STEPS, learning_rate=2e-3, batch_size=BATCH, seed=seed)
         with torch.no_grad():
-            heard = model.get_signal_features("audio", held_out)
-            seen = model.get_signal_features("vision", clips)
-            read = model.get_text_features(texts["input_ids"], texts["attention_mask"])
+            heard = model.get_signal_features("audio", held_out).pooler_output
+            seen = model.get_signal_features("vision", clips).pooler_output
+            read = model.get_text_features(texts["input_ids"], texts["attention_mask"]).pooler_output
         by_film = (film_kinds[nearest(heard, seen)] == held_kinds).float().mean().item()
         by_name = (nearest(heard, read) == held_kinds).float().mean().item()
         found[label] = by_film, by_name

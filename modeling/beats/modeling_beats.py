@@ -41,6 +41,8 @@ from ..layers.relative_bias import RelativePositionBias
 from ..masks import drop_useless_mask
 from .configuration_beats import ZooBeatsConfig
 
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
+
 
 class BeatsBlock(GradientCheckpointingLayer):
     """Attention and a feed-forward network, each added to a scaled residual and normalised after."""
@@ -89,7 +91,8 @@ class ZooBeatsPreTrainedModel(ZooPreTrainedModel):
         """Two spectrograms of noise, five patches long and some frames that fill none."""
         generator = torch.Generator().manual_seed(0)
         shape = (2, 5 * self.config.patch_size + 3, self.config.num_mel_bins)
-        return {"input_values": torch.randn(shape, generator=generator)}
+        x = torch.randn(shape, generator=generator)
+        return {"input_values": x, "attention_mask": torch.ones(shape[:2], dtype=torch.long)}
 
     def mask_of_patches(self, attention_mask: Tensor | None) -> Tensor | None:
         """Mask of frames (B, S) -> of patches (B, T), true on those that have all their frames; None where all have.
@@ -166,13 +169,18 @@ class ZooBeatsModel(ZooBeatsPreTrainedModel):
             mask_token: see `hidden_patches`.
 
         Raises:
-            ValueError: another number of bins, or less than a patch.
+            ValueError: another number of bins, less than a patch, or a mask of something else than frames.
         """
         size, bins = self.config.patch_size, self.config.num_mel_bins
         if input_values.ndim != 3 or input_values.shape[2] != bins or input_values.shape[1] < size:
             raise ValueError(
                 f"input_values must be (sounds, frames, num_mel_bins={bins}) with at least patch_size={size} frames, "
                 f"got {tuple(input_values.shape)}"
+            )
+        if attention_mask is not None and attention_mask.shape != input_values.shape[:2]:
+            raise ValueError(
+                f"attention_mask must be of frames, {tuple(input_values.shape[:2])} as input_values, "
+                f"got {tuple(attention_mask.shape)}"
             )
         mask = self.mask_of_patches(attention_mask)
         x = self.patch_proj(self.patch_norm(self.patch_embed(input_values[:, None])))
@@ -229,25 +237,35 @@ class ZooBeatsForPreTraining(Head, ZooBeatsPreTrainedModel):
         Args:
             input_values: (B, S, M).
             attention_mask: (B, S) with 1 on real frames.
-            hidden_patches: (B, T), true on what the model does not see; a share of the patches is drawn without it.
+            hidden_patches: (B, T), true on what the model does not see; `draw_hidden_patches` without it.
             labels: (B, T), the label of every patch, from `ZooBeatsTokenizer.tokenize`; those of a random projection
                 without it.
             kwargs: see the trunk for the rest.
         """
-        mask = self.mask_of_patches(attention_mask)
-        patches = self.patches(input_values)
         if labels is None:
-            labels = self.tokenizer(patches)
+            labels = self.tokenizer(self.patches(input_values))
         if hidden_patches is None:
-            hidden_patches = torch.rand(labels.shape, device=labels.device) < self.config.mask_rate
+            hidden_patches = self.draw_hidden_patches(labels)
         hidden_patches = hidden_patches.bool()
         outputs = self.model(input_values, attention_mask, hidden_patches, self.mask_token, **kwargs)
         logits = self.lm_head(outputs.last_hidden_state)
+        mask = self.mask_of_patches(attention_mask)
         counts = hidden_patches if mask is None else hidden_patches & mask
         loss = F.cross_entropy(logits[counts].float(), labels[counts], reduction="sum") / counts.sum().clamp_min(1)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def draw_hidden_patches(self, labels: Tensor) -> Tensor:
+        """For labels (B, T) a share `mask_rate` of their places: in training at random, else always the same.
+
+        The same are those of a sequence of lowest discrepancy, so that any stretch of time hides about as many.
+        """
+        if self.training:
+            numbers = torch.rand(labels.shape, device=labels.device)
+        else:
+            numbers = (torch.arange(labels[0].numel(), device=labels.device) * _GOLDEN_RATIO).frac().expand_as(labels)
+        return numbers < self.config.mask_rate
 
 
 @dataclass

@@ -43,6 +43,7 @@ class FiredOutput(ModelOutput):
         quantities: (B), the sum of weights, in tokens, before any scaling.
         frame_states: (B, T, D), of the encoder, in this model's size.
         frame_mask: (B, T), true on real frames; None where all are.
+        hidden_states, attentions: of the acoustic encoder's layers.
     """
 
     last_hidden_state: Tensor | None = None
@@ -50,6 +51,8 @@ class FiredOutput(ModelOutput):
     quantities: Tensor | None = None
     frame_states: Tensor | None = None
     frame_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -62,6 +65,7 @@ class FiredCTCOutput(ModelOutput):
         token_logits: (B, U, vocab_size), of the tokens that were fired.
         token_mask: (B, U), 1 on them.
         quantities: (B), the sum of weights, in tokens.
+        hidden_states, attentions: of the acoustic encoder's layers.
     """
 
     loss: Tensor | None = None
@@ -69,6 +73,8 @@ class FiredCTCOutput(ModelOutput):
     token_logits: Tensor | None = None
     token_mask: Tensor | None = None
     quantities: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class FrameWeights(nn.Module):
@@ -100,8 +106,8 @@ class ZooCformerPreTrainedModel(FreezesParts, ZooPreTrainedModel):
     def dummy_inputs(self) -> dict[str, Tensor]:
         """What the acoustic encoder takes, as it comes."""
         encoder = (self.model if isinstance(self, Head) else self).encoder
-        inputs = encoder.dummy_inputs
-        return {"input_values": inputs[encoder.main_input_name]}
+        inputs = dict(encoder.dummy_inputs)
+        return {"input_values": inputs.pop(encoder.main_input_name), **inputs}
 
 
 class ZooCformerModel(ZooCformerPreTrainedModel):
@@ -149,8 +155,8 @@ class ZooCformerModel(ZooCformerPreTrainedModel):
             num_tokens: (B), how many tokens there are, as in training; counted from the weights without it.
         """
         inputs: dict[str, Any] = {self.encoder.main_input_name: input_values, "attention_mask": attention_mask}
-        h = self.encoder(**inputs, **kwargs).last_hidden_state
-        h, mask = to_frames(self.encoder, h, attention_mask)
+        heard = self.encoder(**inputs, **kwargs)
+        h, mask = to_frames(self.encoder, heard.last_hidden_state, attention_mask)
         if self.in_proj is not None:
             h = self.in_proj(h)
         threshold = self.config.threshold
@@ -173,6 +179,8 @@ class ZooCformerModel(ZooCformerPreTrainedModel):
             quantities=quantities,
             frame_states=h,
             frame_mask=mask,
+            hidden_states=heard.hidden_states,
+            attentions=heard.attentions,
         )
 
 
@@ -242,6 +250,8 @@ class ZooCformerForCTC(Head, ZooCformerPreTrainedModel):
             token_logits=token_logits,
             token_mask=outputs.token_mask,
             quantities=outputs.quantities,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
     def _ctc_loss(self, logits: Tensor, mask: Tensor | None, labels: Tensor, lengths: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from ..base_model import ZooPreTrainedModel, embed_tokens
+from ..base_model import ZooPreTrainedModel, embed_tokens, where_token
 from ..classifiers import QuestionAnsweringHead, SequenceClassificationHead, TokenClassificationHead
 from ..heads import CausalLMHead
 from ..layers.attention import Attention
@@ -111,17 +111,19 @@ class ZooGatoModel(LlmTrunk, ZooGatoPreTrainedModel):
         Args:
             input_ids: (B, T); `image_token_id` stands where a patch is.
             attention_mask, position_ids, past_key_values, use_cache: see `DecoderTrunk`.
-            inputs_embeds: (B, T, D), instead of input_ids; then patches must be in them.
-            patches: (B, P, 3, Z, Z), of each row those of its placeholders in their order, then anything.
+            inputs_embeds: (B, T, D), instead of input_ids; a placeholder is what has the embedding of one.
+            patches: (B, P, 3, Z, Z), of each row those of its placeholders in their order, then anything. Without
+                any, a placeholder is a token like others.
             patch_intervals: (B, P, 4), first and last bin of the rows and of the columns that a patch covers.
             local_positions: (B, T): 0 for text, 1 for actions, 2 + i for token i of an observation; all 0 without it.
 
         Raises:
-            ValueError: there are placeholders without patches, or patches without intervals.
+            ValueError: a row has fewer patches than placeholders, or patches come without intervals.
         """
         x = embed_tokens(self.embed_tokens, input_ids, inputs_embeds)
-        if input_ids is not None:
-            x = self.place_patches(x, input_ids == self.config.image_token_id, patches, patch_intervals)
+        if patches is not None:
+            is_patch = where_token(self.embed_tokens, self.config.image_token_id, input_ids, inputs_embeds)
+            x = self.place_patches(x, is_patch, patches, patch_intervals)
         if local_positions is not None:
             x = x + self.embed_local(local_positions) * (local_positions > 0)[..., None].to(x.dtype)
         return super().forward(
@@ -133,17 +135,12 @@ class ZooGatoModel(LlmTrunk, ZooGatoPreTrainedModel):
             **kwargs,
         )
 
-    def place_patches(
-        self, x: Tensor, is_patch: Tensor, patches: Tensor | None, patch_intervals: Tensor | None
-    ) -> Tensor:
+    def place_patches(self, x: Tensor, is_patch: Tensor, patches: Tensor, patch_intervals: Tensor | None) -> Tensor:
         """x (B, T, D) with a row's patches where is_patch (B, T), in their order."""
-        num_patches = 0 if patches is None else patches.shape[1]
         if x.device.type == "cpu" and not torch.compiler.is_compiling() and is_patch.numel():
             most = int(is_patch.sum(-1).max())
-            if most > num_patches:
-                raise ValueError(f"a row has {most} placeholders of image patches, but {num_patches} patches")
-        if patches is None:
-            return x
+            if most > patches.shape[1]:
+                raise ValueError(f"a row has {most} placeholders of image patches, but {patches.shape[1]} patches")
         if patch_intervals is None or patch_intervals.shape[:2] != patches.shape[:2]:
             shape = None if patch_intervals is None else tuple(patch_intervals.shape)
             raise ValueError(f"patch_intervals must be {(*patches.shape[:2], 4)} for these patches, got {shape}")

@@ -98,6 +98,9 @@ class ZooImagebindTowerConfig(ZooVitConfig):
             raise ValueError(f"patch_stride={self.patch_stride} is of kind='map'; leave it out for {self.kind!r}")
 
 
+PARTS = {field: PART if name == "text" else ZooImagebindTowerConfig for name, field in FIELDS.items()}
+
+
 @strict
 class ZooImagebindConfig(ZooConfig):
     """Six towers and the space that they share; the defaults are those of ImageBind-Huge.
@@ -113,7 +116,7 @@ class ZooImagebindConfig(ZooConfig):
     """
 
     model_type = "zoo_imagebind"
-    sub_configs: ClassVar[dict[str, Any]] = {field: PART for field in FIELDS.values()}
+    sub_configs: ClassVar[dict[str, Any]] = PARTS
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -80,6 +81,7 @@ class ZooImagebindTower(ZooVitModel):
     config_class = ZooImagebindTowerConfig
     config: ZooImagebindTowerConfig
     block_class = TowerBlock
+    _no_split_modules = ["SignalTokens", "TowerBlock"]
 
     def make_embeddings(self, config: ZooImagebindTowerConfig, use_mask_token: bool) -> nn.Module:
         """What makes tokens of the signal."""
@@ -99,6 +101,7 @@ class ZooImagebindPreTrainedModel(FreezesParts, ZooPreTrainedModel):
 
     config_class = ZooImagebindConfig
     config: ZooImagebindConfig
+    main_input_name = "pixel_values"
     input_modalities = ("image", "text", "audio")
     accepts_loss_kwargs = False  # the loss is a mean over pairs, each against a batch that others complete
     _supports_sdpa = True
@@ -112,18 +115,19 @@ class ZooImagebindModel(ZooImagebindPreTrainedModel):
 
     def __init__(self, config: ZooImagebindConfig) -> None:
         super().__init__(config)
-        self.towers, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        self.heads = nn.ModuleDict()
         self.text_logit_scale = None
         for name in config.modalities:
             part = getattr(config, FIELDS[name])
             head = nn.Linear(part.hidden_size, config.projection_dim, bias=False)
             head.init_scale = part.hidden_size**-0.5 / config.initializer_range
             self.heads[name] = head
-            if name == "text":
-                self.towers[name] = part_model(part)
-                self.text_logit_scale = nn.Parameter(torch.tensor(config.text_logit_scale_init_value))
-            else:
-                self.towers[name] = ZooImagebindTower._from_config(part)
+            # An attribute each: transformers asks only a model's own children what must stay on one device
+            self.add_module(
+                f"{name}_tower", part_model(part) if name == "text" else ZooImagebindTower._from_config(part)
+            )
+        if "text" in config.modalities:
+            self.text_logit_scale = nn.Parameter(torch.tensor(config.text_logit_scale_init_value))
         self.post_init()
         self.freeze()
 
@@ -135,8 +139,8 @@ class ZooImagebindModel(ZooImagebindPreTrainedModel):
 
     def frozen_parts(self) -> list[nn.Module]:
         """Towers and heads of frozen modalities."""
-        names = [name for name in self.config.frozen_modalities if name in self.towers]
-        return [part[name] for name in names for part in (self.towers, self.heads)]
+        names = [name for name in self.config.frozen_modalities if name in self.config.modalities]
+        return [part for name in names for part in (self._tower(name), self.heads[name])]
 
     def freeze(self) -> None:
         """The scale of texts, too, where they are frozen."""
@@ -146,11 +150,15 @@ class ZooImagebindModel(ZooImagebindPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Of the text tower, or of the vision tower where there is none."""
-        return self.towers["text" if "text" in self.towers else "vision"].get_input_embeddings()
+        return self._tower(self._embedded).get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace them."""
-        self.towers["text" if "text" in self.towers else "vision"].set_input_embeddings(value)
+        self._tower(self._embedded).set_input_embeddings(value)
+
+    @property
+    def _embedded(self) -> str:
+        return "text" if "text" in self.config.modalities else "vision"
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
@@ -166,21 +174,27 @@ class ZooImagebindModel(ZooImagebindPreTrainedModel):
                 inputs[INPUTS[name]] = torch.randn(2, part.num_channels, *part.input_shape, generator=generator)
         return inputs
 
+    @can_return_tuple
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
-    ) -> Tensor:
-        """Vectors (B, D) of length one, of texts.
+    ) -> BaseModelOutputWithPooling:
+        """The tower's output for texts, with `pooler_output` in the common space (B, D), of length one.
 
         Args:
             input_ids: (B, T), ending with the end token, where a text is read.
             attention_mask: (B, T) with 1 on real tokens.
         """
-        x = self._tower("text")(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
-        pooled = pool_at(x, input_ids, self.config.text_config.eos_token_id, attention_mask)
-        return F.normalize(self.heads["text"](pooled), dim=-1)
+        outputs = self._tower("text")(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        pooled = pool_at(outputs.last_hidden_state, input_ids, self.config.text_config.eos_token_id, attention_mask)
+        return self._projected("text", outputs, pooled)
 
-    def get_signal_features(self, name: str, values: Tensor, **kwargs: Unpack[TransformersKwargs]) -> Tensor:
-        """Vectors (B, D) of length one, or the mean of those of several clips.
+    @can_return_tuple
+    def get_signal_features(
+        self, name: str, values: Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutputWithPooling:
+        """The tower's output for all clips, with `pooler_output` in the common space (B, D).
+
+        Those vectors are of length one, or the mean of those of a thing's clips.
 
         Args:
             name: of the modality.
@@ -201,15 +215,25 @@ class ZooImagebindModel(ZooImagebindPreTrainedModel):
                 f"{INPUTS[name]} must be (things, ...) or (things, clips, ...) of {shown}, got {tuple(values.shape)}"
             )
         clips = values.flatten(0, 1) if has_clips else values
-        pooled = tower(token_embeds=tower.embeddings(clips), **kwargs).pooler_output
-        pooled = F.dropout(pooled, part.head_dropout, tower.training)
-        vectors = F.normalize(self.heads[name](pooled), dim=-1)
-        return vectors.unflatten(0, values.shape[:2]).mean(1) if has_clips else vectors
+        outputs = tower(token_embeds=tower.embeddings(clips), **kwargs)
+        pooled = F.dropout(outputs.pooler_output, part.head_dropout, tower.training)
+        outputs = self._projected(name, outputs, pooled)
+        if has_clips:
+            outputs.pooler_output = outputs.pooler_output.unflatten(0, values.shape[:2]).mean(1)
+        return outputs
+
+    def _projected(self, name: str, outputs: ModelOutput, pooled: Tensor) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=F.normalize(self.heads[name](pooled), dim=-1),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
 
     def _tower(self, name: str) -> nn.Module:
-        if name not in self.towers:
-            raise ValueError(f"there is no tower for {name!r}: modalities are {', '.join(self.towers)}")
-        return self.towers[name]
+        if name not in self.config.modalities:
+            raise ValueError(f"there is no tower for {name!r}: modalities are {', '.join(self.config.modalities)}")
+        return getattr(self, f"{name}_tower")
 
     def scale_of(self, name: str) -> Tensor | float:
         """What cosines of images with a modality are multiplied by."""
@@ -241,9 +265,11 @@ class ZooImagebindModel(ZooImagebindPreTrainedModel):
             ValueError: nothing is given, or something for which there is no tower.
         """
         signals = zip(INPUTS, (pixel_values, audio_values, depth_values, thermal_values, imu_values), strict=True)
-        found = {name: self.get_signal_features(name, x, **kwargs) for name, x in signals if x is not None}
+        kwargs["return_dict"] = True
+        outputs = {name: self.get_signal_features(name, x, **kwargs) for name, x in signals if x is not None}
         if input_ids is not None:
-            found["text"] = self.get_text_features(input_ids, attention_mask, **kwargs)
+            outputs["text"] = self.get_text_features(input_ids, attention_mask, **kwargs)
+        found = {name: each.pooler_output for name, each in outputs.items()}
         if not found:
             raise ValueError(f"give at least one of {', '.join(INPUTS.values())} and input_ids")
         images, losses = found.get("vision"), []

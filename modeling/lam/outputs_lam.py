@@ -16,6 +16,7 @@ class LamModelOutput(BaseModelOutputWithPast):
     """Of the trunk.
 
     Args:
+        hidden_states, attentions: of the language model, which has the profile's vectors before the tokens.
         slots: (B, M, D), the working memory after these tokens, where it was given.
     """
 
@@ -27,7 +28,8 @@ class LamOutput(CausalLMOutputWithPast):
     """Of the whole; all but the first lines only where `act_positions` says which token decides.
 
     Args:
-        loss, logits, past_key_values, hidden_states, attentions: as of any causal language model.
+        loss, logits, past_key_values: as of any causal language model.
+        hidden_states, attentions: see `LamModelOutput`.
         slots: (B, M, D), the working memory after these tokens, where it was given.
         state: (B, D), what decisions are made from.
         option_logits: (B, num_subgoals); kind_logits: (B, 4) over call, think, ask, finish.

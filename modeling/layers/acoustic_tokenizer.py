@@ -17,6 +17,12 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 
+def draw_labels(*shapes: tuple[int, int]) -> list[Tensor]:
+    """W and v of these shapes from N(0, 1), the same at every call, and so in every model of a size."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator, device="cpu") for shape in shapes]
+
+
 class RandomProjectionTokenizer(nn.Module):
     """Labels that nothing learns: patches (B, T, P) -> (B, T), the same ones wherever it was made.
 
@@ -28,17 +34,18 @@ class RandomProjectionTokenizer(nn.Module):
 
     def __init__(self, patch_size: int, codebook_size: int, codebook_dim: int) -> None:
         super().__init__()
-        self.register_buffer("projection", torch.empty(patch_size, codebook_dim))
-        self.register_buffer("codebook", torch.empty(codebook_size, codebook_dim))
+        device = torch.empty(0).device
+        projection, codebook = draw_labels((patch_size, codebook_dim), (codebook_size, codebook_dim))
+        self.register_buffer("projection", projection.to(device))
+        self.register_buffer("codebook", codebook.to(device))
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw both, from a seed of their own."""
-        if self.projection.is_meta:
-            return
-        generator = torch.Generator().manual_seed(0)
-        for buffer in (self.projection, self.codebook):
-            init.copy_(buffer, torch.randn(buffer.shape, generator=generator))
+        """The buffers that a new model has."""
+        for buffer, drawn in zip(
+            (self.projection, self.codebook), draw_labels(self.projection.shape, self.codebook.shape), strict=True
+        ):
+            init.copy_(buffer, drawn)
 
     @torch.no_grad()
     def forward(self, patches: Tensor) -> Tensor:

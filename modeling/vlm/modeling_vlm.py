@@ -32,7 +32,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from ..base_model import ZooPreTrainedModel, embed_tokens
+from ..base_model import ZooPreTrainedModel, embed_tokens, where_token
 from ..cache import RECURRENT_LAYERS
 from ..classifiers import SequenceClassificationHead
 from ..clip.modeling_clip import HIGHEST_SCALE, ImageTextOutput
@@ -246,7 +246,7 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
             return self._compare(pixel_values, **words, **given)
         if self.config.is_spliced and pixel_values is None:
             return self.language_model(**words, **given)
-        is_image = self._placeholders(input_ids, inputs_embeds)
+        is_image = where_token(self.get_input_embeddings(), self.config.image_token_id, input_ids, inputs_embeds)
         features = None
         if pixel_values is not None:
             features = self.get_image_features(pixel_values).pooler_output
@@ -262,13 +262,6 @@ class ZooVlmModel(ZooVlmPreTrainedModel):
         if (cache := outputs.get("past_key_values")) is not None:
             remember_media(cache, media, is_image)
         return outputs
-
-    def _placeholders(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        """Where images stand (B, T)."""
-        if input_ids is not None:
-            return input_ids == self.config.image_token_id
-        token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
-        return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
     def _check_counts(self, is_image: Tensor, features: Tensor) -> None:
         if torch.compiler.is_compiling():

@@ -73,6 +73,8 @@ def test_a_patch_that_is_partly_padding_does_not_count():
     mask = torch.ones(2, 24, dtype=torch.long)
     mask[:, 19:] = 0
     assert_close(model(x, mask).pooler_output, model(x[:, :16]).pooler_output)
+    with pytest.raises(ValueError, match=r"attention_mask must be of frames, \(1, 30\).*got \(1, 12\)"):
+        model(spectra(1, 30), torch.ones(1, 12))
     with pytest.raises(ValueError, match="no patch_size=8 frames that are real"):
         model(x, torch.tensor([[1] * 24, [1] * 7 + [0] * 17]))
 
@@ -105,8 +107,20 @@ def test_without_labels_a_random_projection_gives_them():
     assert_close(padded, model(x[:, :24], hidden_patches=hidden[:, :12]).loss)
 
 
+@torch.no_grad()
+def test_what_is_hidden_in_evaluation_is_the_same_each_time():
+    model = built("pre-training", mask_rate=0.4)
+    x = spectra(3, 80)
+    assert_close(model(x).logits, model(x).logits)
+    hidden = model.draw_hidden_patches(torch.zeros(3, 40))
+    assert torch.equal(hidden, hidden[:1].expand(3, -1))
+    assert all(abs(int(part.sum()) - 4) <= 1 for part in hidden[0].split(10))
+    model.train()
+    assert not torch.equal(model.draw_hidden_patches(torch.zeros(3, 40)), hidden)
+
+
 def test_the_share_of_hidden_patches_is_that_of_the_config():
-    model = built("pre-training", mask_rate=0.75)
+    model = built("pre-training", mask_rate=0.75).train()
     seen = []
     model.model.register_forward_pre_hook(lambda module, args: seen.append(args[2].float().mean().item()))
     torch.manual_seed(0)

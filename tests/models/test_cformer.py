@@ -102,7 +102,9 @@ def test_any_acoustic_encoder_fits(name, tmp_path):
         mask[1, 400:] = 0
         heard = model.model(inputs, mask)
         assert heard.frame_mask.sum(-1).tolist() == [69, 39]
-    loss = model(inputs, mask, labels=torch.tensor([[7, 9, 8], [5, 6, -100]])).loss
+    told = model.eval()(inputs, mask, output_hidden_states=True).hidden_states
+    assert len(told) == 2 and told[-1].shape[-1] == 32
+    loss = model.train()(inputs, mask, labels=torch.tensor([[7, 9, 8], [5, 6, -100]])).loss
     loss.backward()
     assert model.model.weights.score.weight.grad.abs().max() > 0
     model.save_pretrained(tmp_path)

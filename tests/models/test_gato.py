@@ -85,11 +85,14 @@ def test_patch_positions_are_drawn_in_training_alone():
 def test_patches_stand_where_their_placeholders_are():
     model = built("feature-extraction")
     batch = image_batch(model)
-    embeds = model.embed_tokens(batch["input_ids"])
+    ids = batch["input_ids"]
+    embeds = model.embed_tokens(ids)
     seen = model.embed_patches(batch["patches"]) + model.embed_intervals(batch["patch_intervals"])
     embeds[0, 2:5], embeds[1, 2] = seen[0], seen[1, 0]
     expected = model(inputs_embeds=embeds).last_hidden_state
     assert_close(model(**batch).last_hidden_state, expected)
+    given = {name: value for name, value in batch.items() if name != "input_ids"}
+    assert_close(model(inputs_embeds=model.embed_tokens(ids), **given).last_hidden_state, expected)
     batch["patches"][1, 1:] = 7.0  # beyond the placeholders of the row
     assert_close(model(**batch).last_hidden_state, expected)
 
@@ -112,8 +115,8 @@ def test_placeholders_need_their_patches():
     batch = image_batch(model)
     with pytest.raises(ValueError, match="3 placeholders of image patches, but 2 patches"):
         model(**{name: value if name == "input_ids" else value[:, :2] for name, value in batch.items()})
-    with pytest.raises(ValueError, match="but 0 patches"):
-        model(batch["input_ids"])
+    as_words = model(inputs_embeds=model.get_input_embeddings()(batch["input_ids"])).logits
+    assert_close(model(batch["input_ids"]).logits, as_words)
     with pytest.raises(ValueError, match=r"patch_intervals must be \(2, 3, 4\).*got None"):
         model(batch["input_ids"], patches=batch["patches"])
 

@@ -27,6 +27,10 @@ def signal(model, name, rows=3, *before):
     return torch.randn(shape, generator=torch.Generator().manual_seed(len(name)))
 
 
+def vectors(model, name, values):
+    return model.get_signal_features(name, values).pooler_output
+
+
 @torch.no_grad()
 def test_the_loss_is_of_pairs_with_images_alone():
     model = built()
@@ -62,28 +66,28 @@ def test_clips_are_averaged_after_they_have_length_one():
     model = built()
     for name, before in (("audio", (4,)), ("imu", (2,))):
         clips = signal(model, name, 3, *before)
-        apart = torch.stack([model.get_signal_features(name, clips[:, k]) for k in range(before[0])])
+        apart = torch.stack([vectors(model, name, clips[:, k]) for k in range(before[0])])
         assert_close(apart.norm(dim=-1), torch.ones(apart.shape[:2]))
-        assert_close(model.get_signal_features(name, clips), apart.mean(0), atol=1e-5, rtol=1e-5)
+        assert_close(vectors(model, name, clips), apart.mean(0), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_a_film_knows_its_order_within_a_clip_and_not_between_clips():
     model = built()
     film = torch.randn(2, 3, 3, 2, 32, 32)  # clips of two frames
-    vectors = model.get_signal_features("vision", film)
-    assert_close(vectors, model.get_signal_features("vision", film.flip(1)), atol=1e-5, rtol=1e-5)
-    assert (vectors - model.get_signal_features("vision", film.flip(3))).abs().max() > 1e-3
+    seen = vectors(model, "vision", film)
+    assert_close(seen, vectors(model, "vision", film.flip(1)), atol=1e-5, rtol=1e-5)
+    assert (seen - vectors(model, "vision", film.flip(3))).abs().max() > 1e-3
     still = film[:, 0, :, 0]
     stood = still[:, None, :, None].expand(-1, 1, -1, 2, -1, -1)
-    assert_close(model.get_signal_features("vision", still), model.get_signal_features("vision", stood))
+    assert_close(vectors(model, "vision", still), vectors(model, "vision", stood))
 
 
 @pytest.mark.parametrize("name", sorted(INPUTS))
 @torch.no_grad()
 def test_a_tower_is_its_equations(name):
     model = built()
-    tower, x = model.towers[name], signal(model, name)
+    tower, x = getattr(model, f"{name}_tower"), signal(model, name)
     z = tower.embeddings(x)
     if name == "vision":
         z = tower.embed_norm(z)
@@ -94,14 +98,15 @@ def test_a_tower_is_its_equations(name):
         z = z + block.self_attn(block.mixer_norm(z))[0]
         z = z + block.mlp.down_proj(F.gelu(block.mlp.up_proj(block.mlp_norm(z))))
     expected = F.normalize(model.heads[name](tower.norm(z[:, 0])), dim=-1)
-    assert_close(model.get_signal_features(name, x), expected, atol=1e-5, rtol=1e-5)
+    assert_close(vectors(model, name, x), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_texts_are_read_at_their_end_token():
     model = built()
     ids = torch.tensor([[5, 6, 2, 9, 9]])
-    assert_close(model.get_text_features(ids), model.get_text_features(ids[:, :3]), atol=1e-5, rtol=1e-5)
+    shorter = model.get_text_features(ids[:, :3]).pooler_output
+    assert_close(model.get_text_features(ids).pooler_output, shorter, atol=1e-5, rtol=1e-5)
 
 
 def test_the_published_tokens():
@@ -113,9 +118,10 @@ def test_the_published_tokens():
 def test_images_and_texts_are_frozen_as_published(tmp_path):
     model = hf_zoo.create_model("imagebind-tiny").train()
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
-    expected = {n for n, _ in model.named_parameters() if n.split(".")[1:2] in (["vision"], ["text"])}
+    parts = ("vision_tower.", "text_tower.", "heads.vision.", "heads.text.")
+    expected = {n for n, _ in model.named_parameters() if n.startswith(parts)}
     assert frozen == expected | {"text_logit_scale"}
-    assert not model.towers["vision"].training and model.towers["audio"].training
+    assert not model.vision_tower.training and model.audio_tower.training
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
     assert {n for n, p in again.named_parameters() if not p.requires_grad} == frozen
@@ -126,10 +132,34 @@ def test_images_and_texts_are_frozen_as_published(tmp_path):
 
 def test_fewer_towers():
     model = hf_zoo.create_model("imagebind-tiny", modalities=["vision", "imu"])
-    assert sorted(model.towers) == sorted(model.heads) == ["imu", "vision"] and model.text_logit_scale is None
+    assert sorted(model.heads) == ["imu", "vision"] and model.text_logit_scale is None
+    assert not hasattr(model, "text_tower")
     assert model(**model.dummy_inputs).loss is not None
     with pytest.raises(ValueError, match="no tower for 'audio': modalities are vision, imu"):
         model(audio_values=signal(model, "audio"))
+
+
+def test_blocks_of_all_towers_stay_on_one_device():
+    assert {"TowerBlock", "LlmBlock"} <= hf_zoo.create_model("imagebind-tiny")._no_split_modules
+
+
+@torch.no_grad()
+def test_hidden_states_of_a_tower_are_told():
+    model = built()
+    clips = signal(model, "audio", 2, 3)
+    outputs = model.get_signal_features("audio", clips, output_hidden_states=True)
+    assert len(outputs.hidden_states) == model.config.audio_config.num_hidden_layers + 1
+    assert outputs.last_hidden_state.shape[0] == 6 and outputs.pooler_output.shape[0] == 2
+
+
+@torch.no_grad()
+def test_answers_as_tuples():
+    model = built()
+    batch = {INPUTS[name]: signal(model, name) for name in ("vision", "audio")}
+    expected = model(**batch).to_tuple()
+    model.config.return_dict = False
+    for got, value in zip(model(**batch), expected, strict=True):
+        assert_close(got, value)
 
 
 def test_bad_input_is_named():
@@ -158,10 +188,10 @@ def test_heads_and_paths_drop_in_training_alone():
     imu = {**hf_zoo.create_config("imagebind-tiny").imu_config.to_dict(), "path_dropout": 0.7, "head_dropout": 0.5}
     model = built(imu_config=imu)
     x = signal(model, "imu")
-    assert torch.equal(model.get_signal_features("imu", x), model.get_signal_features("imu", x))
-    assert model.towers["imu"].layers[1].path_dropout == 0.7 and model.towers["imu"].layers[0].path_dropout == 0
+    assert torch.equal(vectors(model, "imu", x), vectors(model, "imu", x))
+    assert model.imu_tower.layers[1].path_dropout == 0.7 and model.imu_tower.layers[0].path_dropout == 0
     model.train()
-    assert not torch.equal(model.get_signal_features("imu", x), model.get_signal_features("imu", x))
+    assert not torch.equal(vectors(model, "imu", x), vectors(model, "imu", x))
 
 
 def test_sounds_and_motion_meet_through_images():
@@ -180,6 +210,6 @@ def test_sounds_and_motion_meet_through_images():
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        sounds, motions = (model.eval().get_signal_features(n, example(n)) for n in ("audio", "imu"))
+        sounds, motions = (vectors(model.eval(), n, example(n)) for n in ("audio", "imu"))
     found = (sounds @ motions.T).argmax(-1)
     assert (found == torch.arange(8)).float().mean() > 0.7
