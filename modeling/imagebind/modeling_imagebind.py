@@ -122,10 +122,9 @@ class ZooImagebindModel(ZooImagebindPreTrainedModel):
             head = nn.Linear(part.hidden_size, config.projection_dim, bias=False)
             head.init_scale = part.hidden_size**-0.5 / config.initializer_range
             self.heads[name] = head
+            tower = part_model(part) if name == "text" else ZooImagebindTower._from_config(part)
             # An attribute each: transformers asks only a model's own children what must stay on one device
-            self.add_module(
-                f"{name}_tower", part_model(part) if name == "text" else ZooImagebindTower._from_config(part)
-            )
+            self.add_module(f"{name}_tower", tower)
         if "text" in config.modalities:
             self.text_logit_scale = nn.Parameter(torch.tensor(config.text_logit_scale_init_value))
         self.post_init()
