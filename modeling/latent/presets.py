@@ -11,7 +11,7 @@ def size(hidden: int, layers: int, heads: int, latent: int, intermediate: int) -
 
 PRESETS = {
     "latent-tiny": {
-        "config": {**size(128, 2, 4, 32, 256), "vocab_size": 512, "pad_token_id": 0},
+        "config": {**size(128, 2, 4, 32, 256), "vocab_size": 512, "max_position_embeddings": 512, "pad_token_id": 0},
         "parameters": 425_384,
         "source": "for tests and first steps",
     },
