@@ -91,6 +91,7 @@ class DecoderTrunk:
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        carried: tuple[Tensor | None, ...] = (),
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Hidden states (B, T, D) of the last layer, normalised.
@@ -103,6 +104,7 @@ class DecoderTrunk:
             past_key_values: what earlier tokens left.
             inputs_embeds: (B, T, D), instead of input_ids.
             use_cache: whether to keep keys, values and states; by default as the config says, and not in training.
+            carried: what the first block gets beside x, from a trunk that has something to carry.
         """
         x = embed_tokens(self.embed_tokens, input_ids, inputs_embeds)
         attention_mask = drop_useless_mask(attention_mask)
@@ -119,7 +121,7 @@ class DecoderTrunk:
         shared = self.attention_arguments(x, position_ids, attention_mask, past_key_values)
         x = self.place(x, position_ids)
         dtype = x.dtype  # some blocks keep the residual stream in float32
-        carried, side_outputs = (), []
+        side_outputs = []
         for kind, block in zip(self.config.layer_types, self.blocks(), strict=True):
             x = block(
                 x,

@@ -4,7 +4,7 @@ A token that ends a sentence is its last. Tokens of sentence s see the concepts 
 none sees what is to come: chunk-causal attention, with sentences for chunks.
 
 Shapes: B rows, T new tokens, S tokens with those of a cache, N sentences, Z concepts of a sentence, D hidden size, E
-size of a concept.
+size of a concept, C entities of the graph.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class ConceptReading:
 
     Attributes:
         num_sentences: N, of which concepts are made; 0 where no sentence is over that was not before.
-        make_concepts: the model's `ConceptMemory` with its graph: x, members, seen and mentions -> concepts.
+        make_concepts: the model's `ConceptMemory`: entities, x, members, seen and mentions -> concepts.
     """
 
     def __init__(
@@ -93,12 +93,19 @@ class ConceptReading:
             self.is_real = None
 
     def read(
-        self, x: Tensor, concepts: Tensor | None, layer: int, reader: GatedCrossAttention, writer: GatedCrossAttention
+        self,
+        x: Tensor,
+        entities: Tensor | None,
+        concepts: Tensor | None,
+        layer: int,
+        reader: GatedCrossAttention,
+        writer: GatedCrossAttention,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """One exchange of tokens and concepts.
 
         Args:
             x: (B, T, D), of the new tokens.
+            entities: (C, E), the concepts of the graph; None where no sentence is over.
             concepts: (B, N, Z, E) from the layers before; None at the first exchange, or where there are none.
             layer: number of this one.
             reader: of concepts by tokens.
@@ -112,7 +119,7 @@ class ConceptReading:
         keys, values = None, None
         if self.num_sentences:
             if concepts is None:
-                made = self.make_concepts(hidden, self.members, self.visible, self.mentions)
+                made = self.make_concepts(entities, hidden, self.members, self.visible, self.mentions)
                 concepts, losses = made.concepts, made.losses
             slots = concepts.shape[2]
             flat = concepts.flatten(1, 2)

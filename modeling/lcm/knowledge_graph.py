@@ -20,6 +20,13 @@ from ..layers.relational import RelationalLayer
 from .configuration_lcm import ZooLcmConfig
 
 
+def draw_edges(num_entities: int, num_relations: int, num_edges: int) -> Tensor:
+    """Edges (3, M) between random entities, the same at every call, and so in every new model of a size."""
+    generator = torch.Generator().manual_seed(0)
+    limits = (num_entities, num_relations, num_entities)
+    return torch.stack([torch.randint(limit, (num_edges,), generator=generator, device="cpu") for limit in limits])
+
+
 class KnowledgeGraph(nn.Module):
     """Entities, relations and edges of the config's numbers; a fresh one has random edges and weights."""
 
@@ -30,7 +37,8 @@ class KnowledgeGraph(nn.Module):
         self.num_negatives, self.num_samples = config.num_negatives, config.num_graph_samples
         self.entities = nn.Parameter(torch.empty(config.num_entities, size))
         self.relations = nn.Parameter(torch.empty(config.num_relations, size))
-        self.register_buffer("edges", torch.zeros(3, config.num_edges, dtype=torch.long))
+        edges = draw_edges(config.num_entities, config.num_relations, config.num_edges)
+        self.register_buffer("edges", edges.to(self.entities.device))
         self.layers = nn.ModuleList(
             RelationalLayer(size, config.num_relations, config.num_bases, config.norm_eps)
             for _ in range(config.num_graph_layers)
@@ -41,9 +49,7 @@ class KnowledgeGraph(nn.Module):
         """Vectors of unit variance, which products of several neither blow up nor make vanish."""
         init.normal_(self.entities)
         init.normal_(self.relations)
-        limits = (len(self.entities), len(self.relations), len(self.entities))
-        drawn = [torch.randint(limit, (self.edges.shape[1],), device=self.edges.device) for limit in limits]
-        init.copy_(self.edges, torch.stack(drawn))
+        init.copy_(self.edges, draw_edges(len(self.entities), len(self.relations), self.edges.shape[1]))
 
     def forward(self) -> Tensor:
         """The concepts (N, E)."""

@@ -12,7 +12,6 @@ so that no token sees what is to come. Z_j is made at the first of these layers,
 Shapes: B batch, T tokens, D hidden size, N sentences, Z concepts of a sentence, E size of a concept, C entities.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -61,16 +60,19 @@ class LcmBlock(LlmBlock):
         self,
         x: Tensor,
         mask: Tensor | None,
+        entities: Tensor | None = None,
         concepts: Tensor | None = None,
         past_key_values: Cache | None = None,
         reading: ConceptReading | None = None,
         **kwargs: Any,
-    ) -> Tensor | tuple[Tensor, Tensor | None, Tensor | None]:
-        """x (B, T, D) -> (B, T, D); after an exchange also the concepts (B, N, Z, E) and the losses of making them."""
+    ) -> Tensor | tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """x (B, T, D) -> (B, T, D); after an exchange also the entities (C, E) that it was given, the concepts
+        (B, N, Z, E) and the losses of making them."""
         x = super().forward(x, mask, past_key_values, **kwargs)
         if self.reader is None:
             return x
-        return reading.read(x, concepts, self.layer_idx, self.reader, self.writer)
+        x, concepts, losses = reading.read(x, entities, concepts, self.layer_idx, self.reader, self.writer)
+        return x, entities, concepts, losses
 
 
 class ZooLcmPreTrainedModel(HasGraph, ZooPreTrainedModel):
@@ -111,7 +113,7 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
     """The decoder without a head."""
 
     block_class = LcmBlock
-    num_carried = 1
+    num_carried = 2
 
     def __init__(self, config: ZooLcmConfig) -> None:
         super().__init__(config)
@@ -162,7 +164,9 @@ class ZooLcmModel(LlmTrunk, ZooLcmPreTrainedModel):
             )
             if concepts is None and (reading.num_sentences or self.training):
                 concepts = self.knowledge()
-            reading.make_concepts = partial(self._make, concepts)
+            reading.make_concepts = self._make
+            # From block to block, not inside `reading`: what is checkpointed must be given what has gradients
+            kwargs["carried"] = (concepts, None)
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

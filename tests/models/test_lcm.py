@@ -87,6 +87,26 @@ def test_closed_gates_are_the_dense_decoder():
     assert model.memory.free_slots.grad.any() and model.knowledge.entities.grad.any()
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_have_the_gradients_of_all(reentrant):
+    model = tiny("causal-lm").train()
+    given = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS}
+
+    def gradients():
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(**given).loss.backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    expected = gradients()
+    assert expected["model.knowledge.entities"].abs().max() > 0
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    got = gradients()
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(got[name], value, msg=name)
+
+
 @torch.no_grad()
 def test_given_sentences_are_those_that_tokens_end():
     model = tiny("feature-extraction")
