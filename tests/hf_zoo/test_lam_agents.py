@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -237,6 +238,8 @@ def test_each_argument_has_a_place_of_its_own():
     sure = [Copy(5.0, (2, 4), "inside"), Copy(1.0, (5, 9), "second")]
     assert assigned({0: both, 1: sure}) == {0: "second", 1: "inside"}
     assert assigned({0: both, 1: both[:1], 2: both[:1], 3: []}).keys() < {0, 1, 2}
+    unlikely = [Copy(-9.0, (0, 4), "first")], [Copy(1.0, (2, 6), "across"), Copy(-3.0, (5, 9), "second")]
+    assert assigned(dict(enumerate(unlikely))) == {0: "first", 1: "second"}  # rather all than the likeliest
     # Each alone would take all from its own place to that of the other, or what belongs to the other
     first = [Copy(6.0, (0, 9), "both"), Copy(5.0, (0, 4), "first"), Copy(1.0, (5, 9), "second")]
     second = [Copy(6.0, (0, 9), "both"), Copy(5.5, (0, 4), "first"), Copy(5.0, (5, 9), "second")]
@@ -266,6 +269,17 @@ def test_a_call_uses_what_is_said(tokenizer, model, monkeypatch):
     assert called([one, both], [-0.1, -6.0]) == one[0]
     assert called([asks, one], [-0.1, -6.0]) == one[0]  # what can be done at all comes first
     assert called([asks, asks], [-0.1, -6.0]) == asks[0]
+
+
+def test_the_likeness_of_whole_texts_counts_beside_words(tokenizer, model):
+    policy = LamPolicy(model, tokenizer)
+    vectors = torch.eye(3, model.config.tool_dim)[None]
+    same = {"tool_logits": torch.tensor([[1.0, 1.0, 1.0, 9.0]]), "tool_vectors": vectors}
+    with torch.no_grad():
+        likely = policy._likely(SimpleNamespace(tool_query=vectors[:, 2], **same), 0, 3)
+    scale = model.tool_pointer.logit_scale.exp().item()
+    assert [tool for tool, _ in likely[:2]] == [0, 2]
+    assert_close(likely[1][1] - likely[0][1], scale / 4)
 
 
 def test_sentences_end_outside_of_values():
