@@ -256,6 +256,18 @@ def test_regression_is_measured_at_the_concepts_after():
         assert_close(model(concepts=wide, attention_mask=mask, labels=wide).loss, outputs.loss)
 
 
+@torch.no_grad()
+def test_what_is_generated_goes_by_the_condition():
+    model, x = built("regression"), vectors()
+    model.config.stop_similarity = 1.1
+    condition = torch.randn(2, 5, model.config.hidden_size, dtype=torch.float64)
+    made = model.generate(x, condition=condition, max_new_concepts=2).concepts
+    assert_close(made[:, 0], model(concepts=x, condition=condition).predictions[:, -1])
+    longer = torch.cat((x, made[:, :1]), 1)  # to which no condition is known
+    condition = torch.nn.functional.pad(condition, (0, 0, 0, 1))
+    assert_close(made[:, 1], model(concepts=longer, condition=condition).predictions[:, -1])
+
+
 def test_code_books_are_those_of_normalised_vectors():
     model, x = built("quantised"), vectors(1, 60, seed=9)[0] * 3 + 5
     model.fit_space(x)
