@@ -197,6 +197,19 @@ def writes_with_read(path: str) -> str:
     return write_file(path)
 
 
+@needs("read")
+def database_with_read(path: str) -> str:
+    """Make a database, though only reading was declared.
+
+    Args:
+        path: Where.
+    """
+    import sqlite3
+
+    sqlite3.connect(path)
+    return "made"
+
+
 def does(what: str, path: str = "") -> str:
     """Do something that needs a permission.
 

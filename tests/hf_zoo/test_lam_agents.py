@@ -15,7 +15,7 @@ from hf_zoo.agents.lam_policy import Copy, LamPolicy, assign
 from hf_zoo.agents.lam_text import context_text, copied_value, find_value, parse_value, sentences
 from hf_zoo.agents.planner import Planner
 from hf_zoo.agents.policy import Context, Observation, Step
-from hf_zoo.agents.tree_search import tree_search
+from hf_zoo.agents.tree_search import Continuations, tree_search
 from hf_zoo.modeling.lam.json_schema import JsonSchemaLogitsProcessor
 from hf_zoo.training.preference import PreferenceCollator, PreferenceTrainer, completion_log_probs, preference_loss
 from hf_zoo.training.trajectories import TrajectoryCollator, decisions_of
@@ -336,6 +336,37 @@ def test_an_untrained_policy_decides_something(tokenizer, model):
         Planner(model, "mtcs")
 
 
+@torch.no_grad()
+def test_a_planner_follows_its_option_until_a_new_run(model):
+    model.policy.ending.bias.fill_(-100.0)  # no option ends
+    inputs = model.dummy_inputs
+    first, second = (model(**{name: x[row : row + 1] for name, x in inputs.items()}) for row in range(2))
+    second.option_logits = None  # what it is chosen by is the state
+    second.state = -first.state
+    planner = Planner(model, "hierarchical")
+    planner.choose(first)
+    option = planner.option
+    planner.choose(second)
+    assert planner.option == option
+    planner.begin()
+    planner.choose(second)
+    assert planner.option != option
+
+
+@torch.no_grad()
+def test_a_planner_draws_by_its_seed(model):
+    outputs = model(**{name: x[:1] for name, x in model.dummy_inputs.items()})
+
+    def chosen(seed):
+        planner = Planner(model, "mcts", seed, temperature=1.0, noise=0.5, simulations=8)
+        acts = [planner.choose(outputs) for _ in range(20)]
+        planner.begin()
+        assert [planner.choose(outputs) for _ in range(20)] == acts
+        return acts
+
+    assert chosen(1) == chosen(1) != chosen(2)
+
+
 def test_what_a_policy_remembers_comes_back_in_its_context(tokenizer, model):
     policy = LamPolicy(model, tokenizer)
     policy.remember("the code of the shed is 4711", importance=1.0)
@@ -385,6 +416,34 @@ def test_searched_texts_do_not_depend_on_padding_or_other_rows():
     assert torch.equal(model.generate(wide, attention_mask=mask, **options)[:, 2:], together)
     for row in range(2):
         assert torch.equal(model.generate(ids[row : row + 1], **options)[0], together[row])
+
+
+def test_processors_are_shown_texts_as_they_were_given():
+    model, shown = llama(), []
+
+    def sees(ids, scores):
+        shown.append(ids[0].tolist())
+        return scores
+
+    ids, mask = torch.tensor([[11, 11, 5, 6], [2, 3, 9, 1]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    options = {"custom_generate": tree_search, "value_function": count_of_seven, "simulations": 3}
+    model.generate(ids, attention_mask=mask, logits_processor=LogitsProcessorList([sees]), max_new_tokens=2, **options)
+    assert {tuple(text[:4]) for text in shown} == {tuple(row) for row in ids.tolist()}
+
+
+def test_a_searched_text_ends_where_it_says_or_is_full():
+    model, ids = llama(), torch.tensor([[5, 6, 3], [9, 1, 4]])
+    ends = lambda ids, mask: (ids == 39).any(-1).float()  # noqa: E731
+    search = {"custom_generate": tree_search, "value_function": ends, "max_actions": 40, "simulations": 60}
+    found = model.generate(ids, max_new_tokens=4, search_discount=0.9, **search)
+    assert found[:, 3:].tolist() == [[39]] * 2  # as early as can be
+    texts = Continuations(model, list(ids), [ids[0, :0]] * 2, ends, LogitsProcessorList(), 40, [5, 4], {39})
+    texts.judge(texts.roots)
+    first = int((texts.candidates[0] != 39).nonzero()[0])
+    one = texts.step(torch.tensor([0]), torch.tensor([first]))
+    assert one.done.tolist() == [False]
+    act = int((texts.candidates[-1] != 39).nonzero()[0])
+    assert texts.step(one.state, torch.tensor([act])).done.tolist() == [True]  # five tokens
 
 
 def test_a_searched_text_keeps_to_a_schema(tokenizer):
