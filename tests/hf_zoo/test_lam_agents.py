@@ -433,7 +433,13 @@ def test_processors_are_shown_texts_as_they_were_given():
 
 def test_a_searched_text_ends_where_it_says_or_is_full():
     model, ids = llama(), torch.tensor([[5, 6, 3], [9, 1, 4]])
-    ends = lambda ids, mask: (ids == 39).any(-1).float()  # noqa: E731
+
+    def ends(ids, mask):
+        at = (ids == 39).float().argmax(-1)
+        is_over = (ids == 39).any(-1)
+        assert (mask.sum(-1) == at + 1)[is_over].all()  # nothing is asked of what comes after the end
+        return is_over.float()
+
     search = {"custom_generate": tree_search, "value_function": ends, "max_actions": 40, "simulations": 60}
     found = model.generate(ids, max_new_tokens=4, search_discount=0.9, **search)
     assert found[:, 3:].tolist() == [[39]] * 2  # as early as can be

@@ -1,5 +1,6 @@
 """What is special to the large action model: the decoder inside it, tools, arguments, memories, plans."""
 
+import itertools
 import math
 
 import pytest
@@ -487,9 +488,9 @@ def test_plans_do_not_depend_on_other_rows_and_repeat(model, planner):
 def test_a_search_begins_with_what_the_heads_find_likeliest(model):
     world, latent = model.world_model, torch.randn(1, model.config.latent_dim)
     tools, exists = torch.randn(1, 4, model.config.tool_dim), torch.tensor([[True, False, True, True]])
-    for act in range(7):
+    for act, most in itertools.product(range(7), (1, 3)):
         prior = (F.one_hot(torch.tensor([act]), 7) * 5.0 - torch.arange(7) * 0.1).log_softmax(-1)
-        found = search_acts(world, latent, prior, tools, exists, SearchOptions(simulations=1), 3)
+        found = search_acts(world, latent, prior, tools, exists, SearchOptions(simulations=1), most)
         assert found.visits[0].nonzero().tolist() == [[act if act != 1 else 0]]  # a tool that does not exist is none
 
 
@@ -501,8 +502,8 @@ def test_acts_are_drawn_where_a_search_has_a_temperature(model):
     found = [plan(model, outputs, temperature=1.0, **options) for _ in range(300)]
     drawn = torch.bincount(torch.cat([one.act for one in found]), minlength=6) / 300
     assert_close(drawn, found[0].shares[0], atol=0.1, rtol=0)
-    assert (drawn > 0).sum() > 1
-    assert {int(plan(model, outputs, **options).act) for _ in range(5)} == {int(found[0].shares.argmax())}
+    assert drawn.max() < 0.9
+    assert {int(plan(model, outputs, **options).act) for _ in range(99)} == {int(found[0].shares.argmax())}
 
 
 @torch.no_grad()
