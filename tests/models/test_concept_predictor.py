@@ -113,11 +113,12 @@ def test_noised_vectors_count_real_concepts_alone():
     head, trunk = model.head, model.model
     noised, steps = torch.randn(2, 5, 32, dtype=torch.float64), torch.full((2, 5), 7)
     results = []
-    for pads in (0, 2):
-        z, y, t = (torch.nn.functional.pad(part.mT, (pads, 0)).mT for part in (x, noised, steps[..., None]))
-        real = torch.arange(5 + pads).expand(2, -1) >= pads
-        seen = earlier(real)[..., 1:]
-        results.append(trunk.encode_noised(z, y, head.embed_step(t[..., 0]), seen, real)[:, pads:])
+    for places in ([0, 1, 2, 3, 4], [2, 3, 5, 6, 7]):  # with nothing before and among them
+        real = torch.zeros(2, places[-1] + 1, dtype=torch.bool)
+        z, y = (torch.ones(*real.shape, 32, dtype=torch.float64) for _ in range(2))
+        z[:, places], y[:, places], real[:, places] = x, noised, True
+        step = head.embed_step(steps[:, :1].expand(real.shape))
+        results.append(trunk.encode_noised(z, y, step, earlier(real)[..., 1:], real)[:, places])
     assert_close(*results)
 
 
@@ -421,13 +422,13 @@ def test_padding_changes_no_sentence():
     ids = torch.randint(5, 60, (2, 3, 4), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     wide, mask = (torch.nn.functional.pad(part, (0, 2), value=value) for part, value in ((ids, 7), (mask, 0)))
-    mask[1, 2] = 0
-    found = model.sentences.encode(wide, mask)
-    assert not found[1, 2].any()
-    assert_close(found.flatten(0, 1)[:5], model.sentences.encode(ids).flatten(0, 1)[:5], atol=2e-5, rtol=1e-4)
+    mask[1, 0] = 0
+    found, expected = model.sentences.encode(wide, mask), model.sentences.encode(ids)
+    expected[1, 0] = 0.0
+    assert_close(found, expected, atol=2e-5, rtol=1e-4)
     assert model(input_ids=wide, token_mask=mask).loss is None  # nothing is asked for outside training
-    shown = model(input_ids=wide, token_mask=mask).last_hidden_state[1, :2]
-    alone = model(input_ids=ids[1:, :2]).last_hidden_state[0]
+    shown = model(input_ids=wide, token_mask=mask).last_hidden_state[1, 1:]
+    alone = model(input_ids=ids[1:, 1:]).last_hidden_state[0]
     assert_close(shown, alone, atol=2e-5, rtol=1e-4)
     spoken = model.sentences.decoding_loss(found[0], ids[0])
     silent = torch.nn.functional.pad(ids[0], (0, 2), value=-100)
