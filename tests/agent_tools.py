@@ -198,15 +198,16 @@ def writes_with_read(path: str) -> str:
 
 
 @needs("read")
-def database_with_read(path: str) -> str:
-    """Make a database, though only reading was declared.
+def makes_with_read(what: str, path: str) -> str:
+    """Make a file by other means, though only reading was declared.
 
     Args:
+        what: Which.
         path: Where.
     """
     import sqlite3
 
-    sqlite3.connect(path)
+    {"sqlite": sqlite3.connect, "low": lambda name: os.open(name, os.O_WRONLY | os.O_CREAT)}[what](path)
     return "made"
 
 

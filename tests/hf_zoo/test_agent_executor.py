@@ -179,7 +179,8 @@ def test_files_are_read_and_written_with_permission_alone(tmp_path):
         assert call(executor, agent_tools.read_file, path=str(path)).status == "DENIED"  # granted, but not declared
         assert call(executor, agent_tools.write_file, path=str(path)).status == "DENIED"
         assert call(executor, agent_tools.writes_with_read, path=str(path)).status == "DENIED"
-        assert call(executor, agent_tools.database_with_read, path=str(path)).status == "DENIED"
+        for what in ("sqlite", "low"):
+            assert call(executor, agent_tools.makes_with_read, what=what, path=str(path)).status == "DENIED"
         assert call(executor, agent_tools.declared_read, path=str(path)).value == "kept"
         assert call(executor, agent_tools.declared_write, path=str(path)).value == "written"
     assert path.read_text() == "written"
