@@ -197,6 +197,20 @@ def writes_with_read(path: str) -> str:
     return write_file(path)
 
 
+@needs("read")
+def makes_with_read(what: str, path: str) -> str:
+    """Make a file by other means, though only reading was declared.
+
+    Args:
+        what: Which.
+        path: Where.
+    """
+    import sqlite3
+
+    {"sqlite": sqlite3.connect, "low": lambda name: os.open(name, os.O_WRONLY | os.O_CREAT)}[what](path)
+    return "made"
+
+
 def does(what: str, path: str = "") -> str:
     """Do something that needs a permission.
 

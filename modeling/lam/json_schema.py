@@ -317,9 +317,11 @@ class JsonSchemaLogitsProcessor(LogitsProcessor):
         eos_token_id: int | None = None,
         texts: list[str | None] | None = None,
     ) -> None:
-        self.tokens = TokenAutomaton(JsonSchemaAutomaton(schema), token_texts(tokenizer) if texts is None else texts)
-        self.prompt_length = prompt_length
         self.eos_token_id = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
+        texts = token_texts(tokenizer) if texts is None else texts
+        texts = [None if token == self.eos_token_id else text for token, text in enumerate(texts)]  # not in strings
+        self.tokens = TokenAutomaton(JsonSchemaAutomaton(schema), texts)
+        self.prompt_length = prompt_length
         self._states: dict[tuple[int, ...], State] = {(): self.tokens.automaton.start}
 
     def state(self, written: tuple[int, ...]) -> State:
@@ -332,10 +334,7 @@ class JsonSchemaLogitsProcessor(LogitsProcessor):
         """Scores (B, vocab_size) with minus infinity on what may not follow; a text that has ended goes on ending."""
         allowed = torch.zeros_like(scores, dtype=torch.bool)
         for row, written in enumerate(input_ids[:, self.prompt_length :].tolist()):
-            if self.eos_token_id in written:
-                allowed[row, self.eos_token_id] = True
-                continue
-            state = self.state(tuple(written))
+            state = self.state(tuple(written))  # none after the end
             tokens = self.tokens.allowed(state) if state else []
             allowed[row, torch.tensor(tokens, dtype=torch.long, device=scores.device)] = True
             if self.tokens.automaton.accepts(state) or not tokens:

@@ -119,8 +119,8 @@ def plan(
         tools_mask: (B, N), true on real tools.
         option: (B), that was followed so far; None at the first decision. Without "hierarchical" each decision has
             the best option anew.
-        generator: of noise, and of draws where `temperature` is above 0.
-        overrides: of `SearchOptions`; `planner` instead of the config's.
+        generator: of noise, and of draws where `temperature` is above 0, on the CPU.
+        overrides: of `SearchOptions`, whose `temperature` is 0 here; `planner` instead of the config's.
     """
     planner = overrides.pop("planner", model.config.planner)
     state, policy = outputs.state, model.policy
@@ -132,17 +132,21 @@ def plan(
     tools = outputs.tool_vectors
     if tools is None:
         tools = state.new_zeros(len(state), 0, model.config.tool_dim)
+    options = search_options(model.config, **{"temperature": 0.0, **overrides})
     found = search_acts(
         model.world_model,
         model.latent(state, option),
         prior,
         tools,
         tools_mask,
-        search_options(model.config, **{"temperature": 0.0, **overrides}),
+        options,
         model.config.max_actions,
         generator,
     )
-    return Plan(found.policy.argmax(-1), option, found.visits / found.visits.sum(-1, keepdim=True), found.value)
+    act = found.policy.argmax(-1)
+    if options.temperature:
+        act = torch.multinomial(found.policy.cpu(), 1, generator=generator)[:, 0].to(act.device)
+    return Plan(act, option, found.visits / found.visits.sum(-1, keepdim=True), found.value)
 
 
 def describe_act(act: int, num_tools: int) -> tuple[str, int | None]:

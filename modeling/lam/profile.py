@@ -1,6 +1,6 @@
 """Who the agent is: a text and a few numbers as vectors before the first token.
 
-    p_i = N(sum_s softmax_s(u_i . e_s / |e_s|) e_s + F values)_i,   i = 1 ... P
+    p_i = W sum_s softmax_s(u_i . e_s / |e_s|) e_s + (F values)_i,   i = 1 ... P
 
 The vectors that are set stay with the weights, so that a saved agent is who it was; they may be changed or removed at
 any time.

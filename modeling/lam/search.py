@@ -142,9 +142,9 @@ class Tree:
         return np.where(prior > 0, explored + np.where(visits > 0, scaled, 0.0), -np.inf)  # not what may not be done
 
     def descend(self, options: SearchOptions) -> Path:
-        """One path of each tree, until an act without child or an end; a root that is an end has none."""
+        """One path of each tree, until an act without child or an end."""
         node, steps = np.zeros_like(self.rows), []
-        parent, last, goes_on = node, node, ~self.is_end[:, 0]
+        parent, last, goes_on = node, node, np.ones_like(self.rows, dtype=bool)
         while True:
             act = self.scores(node, options).argmax(-1)
             steps.append((node, act, goes_on))
@@ -192,7 +192,7 @@ def tree_search(
         end = tree.rows, path.parent, path.act
         step = model.step(tree.states[put(path.parent), rows], put(path.act))
         done = _array(step.done)
-        is_new = path.steps[0][2] & (tree.child[end] < 0)
+        is_new = tree.child[end] < 0
         tree.add(node, step.state, step.judged, done)
         tree.reward[end] = np.where(is_new, _array(step.reward), tree.reward[end])
         tree.child[end] = np.where(is_new, node, tree.child[end])

@@ -111,14 +111,16 @@ class ConceptHierarchy(nn.Module):
 
         Returns:
             (B, N, E), then (B, N, A, E) of each level above, as it is once sentence n is over; and the mean entropy
-            of the assignments.
+            of the assignments, of sentences that are not empty.
         """
         nobody = ~seen.any(-1, keepdim=True)
+        is_real = seen.diagonal(dim1=1, dim2=2)  # (B, N)
         level = self.blocks[0](x, seen | nobody)
         levels, entropies = [level], []
         for number, assign in enumerate(self.assign):
             p = assign(level).float().softmax(-1)  # (B, N, A), above the first (B, N, A, A')
-            entropies.append(-(p * p.clamp_min(1e-12).log()).sum(-1).mean())
+            entropy = -(p * p.clamp_min(1e-12).log()).sum(-1).unflatten(1, (-1, 1)).flatten(2).mean(-1)
+            entropies.append((entropy * is_real).sum() / is_real.sum().clamp_min(1))
             p = p.to(level.dtype)
             if number == 0:
                 shares = seen.to(p.dtype)[..., None] * p[:, None]  # (B, N, N, A)

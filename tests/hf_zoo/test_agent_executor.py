@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -126,6 +127,22 @@ def test_failures_are_tried_again_with_growing_pauses(monkeypatch):
         outcome = executor.run(tool(agent_tools.fails, retries=1), {"text": "no"})
         assert (outcome.status, outcome.attempts) == ("ERROR", 2)
         assert executor.run(tool(agent_tools.does, retries=5), {"what": "shell"}).attempts == 1  # not what is denied
+    pauses.clear()
+    waits = Tool(
+        {"type": "function", "function": {"name": "waits"}},
+        lambda: threading.Event().wait(0.2),
+        is_local=True,
+        retries=3,
+        seconds=0.01,
+    )
+    outcome = Executor(backoff=2.0).run(waits, {})
+    assert (outcome.status, outcome.attempts, pauses) == ("TIMEOUT", 4, [2.0, 4.0, 5.0])
+
+
+def test_a_tool_may_have_a_time_of_its_own(executor):
+    outcome = executor.run(tool(agent_tools.forever, seconds=0.3), {})
+    assert (outcome.status, outcome.error) == ("TIMEOUT", "no result after 0.3 s")
+    assert is_well(executor)
 
 
 # permissions
@@ -162,9 +179,16 @@ def test_files_are_read_and_written_with_permission_alone(tmp_path):
         assert call(executor, agent_tools.read_file, path=str(path)).status == "DENIED"  # granted, but not declared
         assert call(executor, agent_tools.write_file, path=str(path)).status == "DENIED"
         assert call(executor, agent_tools.writes_with_read, path=str(path)).status == "DENIED"
+        for what in ("sqlite", "low"):
+            assert call(executor, agent_tools.makes_with_read, what=what, path=str(path)).status == "DENIED"
         assert call(executor, agent_tools.declared_read, path=str(path)).value == "kept"
         assert call(executor, agent_tools.declared_write, path=str(path)).value == "written"
     assert path.read_text() == "written"
+
+
+def test_what_was_refused_is_not_held_against_the_next_call(executor, tmp_path):
+    assert call(executor, agent_tools.does, what="mkdir", path=str(tmp_path / "x")).status == "DENIED"
+    assert call(executor, agent_tools.fails, text="no").status == "ERROR"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of this kind")
@@ -187,6 +211,14 @@ def test_workers_do_not_see_secrets(monkeypatch):
     with Executor() as executor:
         names = call(executor, agent_tools.variables).value
     assert "PATH" in names and not {"SOME_API_KEY", "HF_TOKEN"} & set(names)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python cannot be told so before 3.11")
+def test_the_working_folder_stands_in_for_no_module(monkeypatch, tmp_path):
+    tmp_path.joinpath("pickle.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    with Executor() as executor:
+        assert is_well(executor)
 
 
 def test_an_unknown_permission_is_refused():

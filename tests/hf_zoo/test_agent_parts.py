@@ -48,7 +48,9 @@ def tool_of(properties, **options):
         (tool_of({"x": {"type": "object"}}), {"x": '{"a": 1}'}, {"x": {"a": 1}}),
         (tool_of({"x": {"type": "string", "nullable": True}}), {"x": None}, {"x": None}),
         (tool_of({"x": {"type": ["integer", "string"]}}), {"x": "12"}, {"x": "12"}),
+        (tool_of({"x": {"type": ["integer", "number"]}}), {"x": 3.0}, {"x": 3.0}),
         (tool_of({"x": {"type": "integer", "default": 4}}), {}, {"x": 4}),
+        (tool_of({"x": {"type": "integer", "default": None}}), {}, {"x": None}),  # which only the tool may say
     ],
 )
 def test_arguments_are_bound(tool, arguments, bound):
@@ -71,6 +73,8 @@ def test_arguments_are_bound(tool, arguments, bound):
         (AVERAGE, {"numbers": [float("nan")]}, ["numbers: nan is no number"]),
         (ADD, [1, 2], ["arguments must be an object, not [1, 2]"]),
         (ADD, "a=1", ["arguments must be an object, not 'a=1'"]),
+        (tool_of({"x": {"type": "integer", "minimum": 3}}), {"x": 1}, ["x: 1 is less than the minimum of 3"]),
+        (tool_of(dict.fromkeys("ab", {"type": "integer"}), maxProperties=1), {"a": 1, "b": 2}, ["arguments: {'a'"]),
         (tool_of({"x": {"$ref": "https://example.org/schema"}}), {"x": 1}, ["refers to what it does not hold"]),
     ],
 )
@@ -99,7 +103,7 @@ def test_references_stand_for_results():
 @pytest.mark.parametrize("number", [1, -1, "0", True, None, {"$result": 0}, 10**30])
 def test_references_to_nothing_are_refused(number):
     with pytest.raises(InvalidArguments, match="a: there is no result"):
-        bind(ADD, {"a": {"$result": number}}, [10])
+        bind(ADD, {"a": {"$result": number}}, [10] if number is not True else [10, 20])
 
 
 def test_deep_and_endless_arguments_are_refused():
@@ -305,6 +309,11 @@ def test_secrets_are_taken_out(monkeypatch):
         assert redact(text) == text
 
 
+def test_known_secrets_are_taken_out_whole():
+    assert Redactor(["sesame", "open sesame now"])("say open sesame now") == f"say {REDACTED}"
+    assert Redactor(["a", ""])("a cat") == "a cat"  # which would be found in every text
+
+
 def test_names_of_secrets():
     assert all(map(looks_secret, ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "password", "openai_api_key", "DB_PASSWORD")))
     assert not any(map(looks_secret, ("PATH", "keyboard", "key", "sort_key", "max_tokens", "HOME")))
@@ -319,7 +328,8 @@ class Api(BaseHTTPRequestHandler):
     def _answer(self):
         if self.path.startswith("/away"):
             self.send_response(302)
-            self.send_header("Location", "http://localhost:1/elsewhere")
+            away = "http://localhost:1/elsewhere"
+            self.send_header("Location", f"https://{self.headers['Host']}/" if "safer" in self.path else away)
             self.end_headers()
             return
         length = int(self.headers.get("Content-Length", 0))
@@ -369,6 +379,7 @@ DOCUMENT = {
         },
         "/missing": {"get": {"operationId": "missing"}},
         "/away": {"get": {"operationId": "away"}},
+        "/away/safer": {"get": {"operationId": "safer"}},
     },
     "components": {
         "parameters": {"item": {"name": "item", "in": "path", "required": True, "schema": {"type": "string"}}},
@@ -405,6 +416,7 @@ def test_operations_are_tools(api):
         api("post_items")
     assert "HTTP 404" in api("missing").error
     assert "another host, localhost:1" in api("away").error
+    assert "another host, 127.0.0.1" in api("safer").error  # what answers there is another server
     assert "item cannot be '..'" in api("get_item", item="..").error
 
 
@@ -415,6 +427,15 @@ def test_operations_need_the_network():
         assert executor.run(tools["missing"], {}).status == "DENIED"
 
 
+def test_fields_of_a_body_are_needed_where_the_body_is():
+    for required in (True, False):
+        operation = DOCUMENT["paths"]["/items"]["post"]
+        body = {**operation["requestBody"], "required": required}
+        paths = {"/items": {"post": {**operation, "requestBody": body}}}
+        (tool,) = tools_from_openapi({**DOCUMENT, "paths": paths})
+        assert tool.parameters["required"] == ["name"] * required
+
+
 def test_documents_are_read_from_files(tmp_path):
     import yaml
 
@@ -422,7 +443,7 @@ def test_documents_are_read_from_files(tmp_path):
     tmp_path.joinpath("api.yaml").write_text(yaml.safe_dump(DOCUMENT, sort_keys=False))
     names = [tool.name for tool in tools_from_openapi(tmp_path / "api.json")]
     assert names == [tool.name for tool in tools_from_openapi(tmp_path / "api.yaml")]
-    assert names == ["get_item", "post_items", "missing", "away"]
+    assert names == ["get_item", "post_items", "missing", "away", "safer"]
     tmp_path.joinpath("bad.json").write_text("{")
     with pytest.raises(ValueError, match="bad.json is not JSON"):
         tools_from_openapi(tmp_path / "bad.json")

@@ -100,6 +100,7 @@ def test_whatever_goes_wrong_in_a_call_is_observed(executor, call, status, words
     seen = result.steps[0].observation
     assert (result.status, seen.status, seen.kind, seen.value) == ("finished", status, "error", None)
     assert words in seen.text
+    assert seen.source.replace(".", "").replace("-", "").isidentifier() and len(seen.source) <= 64
     assert agent.policy.seen[-1].results == ()
 
 
@@ -175,7 +176,11 @@ def test_runs_are_remembered(executor):
     agent.run("what is the code of the door?")
     context = agent.policy.seen[0]
     assert "4711" in context.memories[0] and context.profile.text == "a guard"
-    assert store.episodes[0].outcome == "finished"
+    assert [episode.outcome for episode in store.episodes] == ["finished"] * 2
+    steps = runtime(executor, Think("hm"), Finish("done"), memory=store).steps("task")
+    next(steps), next(steps)
+    steps.close()
+    assert len(store.episodes) == 2  # nothing came of a run that was interrupted
 
 
 def test_the_calls_of_the_data_set_run(executor, tmp_path_factory):
@@ -222,6 +227,28 @@ def test_a_trace_is_whole_without_secrets_and_replayed(executor, tmp_path):
     tools = [add, agent_tools.echo, agent_tools.fails]
     (difference,) = replay(path, runtime(executor, tools=tools))
     assert (difference.step, difference.recorded, difference.now) == (0, ("OK", 2), ("OK", 3))
+
+
+def test_what_was_redacted_is_made_again_and_not_compared(executor, tmp_path):
+    trace = TraceWriter(tmp_path / "trace.jsonl", ["open sesame"])
+    calls = ToolCall("join", {"first": "open", "last": "sesame"}), ToolCall("join", {"first": "a", "last": "b"})
+    made = []
+
+    def join(first: str, last: str) -> str:
+        """Join words.
+
+        Args:
+            first: One.
+            last: The other.
+        """
+        made.append(first)
+        return f"{first} {last}"
+
+    tools = [Tool.from_function(join, is_local=True)]
+    runtime(executor, *calls, Finish("done"), tools=tools, trace=trace).run("task")
+    trace.close()
+    assert replay(trace.path, runtime(executor, tools=tools)) == []
+    assert made == ["open", "a"] * 2
 
 
 def test_an_interrupted_run_keeps_its_trace(executor, tmp_path):
@@ -358,6 +385,8 @@ def test_mcp_tools_need_every_permission_and_bad_servers_are_named(executor, tmp
             runtime(executor, ToolCall("double", {"number": 1}), Finish(""), tools=server.tools).run("task").steps[0]
         )
     assert seen.observation.status == "DENIED" and "network, read, write" in seen.observation.text
+    described = {"name": "t", "description": "Obey! " * 1000, "inputSchema": {"type": "object"}}
+    assert len(McpServer("x")._tool(described).description) == 1000
     with pytest.raises(ValueError, match="no-such-program is no MCP server that starts"):
         McpServer("no-such-program").__enter__()
 

@@ -8,7 +8,7 @@ import pytest
 from hf_zoo.claims import Claim, scripts_of
 
 
-def test_scripts_belong_to_the_longest_name_that_they_start_with(tmp_path):
+def test_scripts_belong_to_the_longest_name_that_they_start_with(tmp_path, monkeypatch):
     for name in ("sam", "sam_text", "concept_predictor", "mamba2", "mamba", "paired"):
         (tmp_path / f"{name}.py").touch()
     found = {name: [path.stem for path in paths] for name, paths in scripts_of(tmp_path).items()}
@@ -19,6 +19,8 @@ def test_scripts_belong_to_the_longest_name_that_they_start_with(tmp_path):
         "concept_predictor": ["concept_predictor"],
     }
     assert list(scripts_of(tmp_path))[0] == "mamba"  # in the registry's order, where it is before sam
+    monkeypatch.setattr("hf_zoo.claims.ARCHITECTURES", ("zoo_sam", "zoo_sam_text"))
+    assert [path.stem for path in scripts_of(tmp_path)["sam_text"]] == ["sam_text"]
 
 
 @pytest.mark.parametrize("holds", [True, False])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hf_zoo.agents.lam_policy import Copy, LamPolicy, assign
 from hf_zoo.agents.lam_text import context_text, copied_value, find_value, parse_value, sentences
 from hf_zoo.agents.planner import Planner
 from hf_zoo.agents.policy import Context, Observation, Step
-from hf_zoo.agents.tree_search import tree_search
+from hf_zoo.agents.tree_search import Continuations, tree_search
 from hf_zoo.modeling.lam.json_schema import JsonSchemaLogitsProcessor
 from hf_zoo.training.preference import PreferenceCollator, PreferenceTrainer, completion_log_probs, preference_loss
 from hf_zoo.training.trajectories import TrajectoryCollator, decisions_of
@@ -237,6 +238,8 @@ def test_each_argument_has_a_place_of_its_own():
     sure = [Copy(5.0, (2, 4), "inside"), Copy(1.0, (5, 9), "second")]
     assert assigned({0: both, 1: sure}) == {0: "second", 1: "inside"}
     assert assigned({0: both, 1: both[:1], 2: both[:1], 3: []}).keys() < {0, 1, 2}
+    unlikely = [Copy(-9.0, (0, 4), "first")], [Copy(1.0, (2, 6), "across"), Copy(-3.0, (5, 9), "second")]
+    assert assigned(dict(enumerate(unlikely))) == {0: "first", 1: "second"}  # rather all than the likeliest
     # Each alone would take all from its own place to that of the other, or what belongs to the other
     first = [Copy(6.0, (0, 9), "both"), Copy(5.0, (0, 4), "first"), Copy(1.0, (5, 9), "second")]
     second = [Copy(6.0, (0, 9), "both"), Copy(5.5, (0, 4), "first"), Copy(5.0, (5, 9), "second")]
@@ -266,6 +269,17 @@ def test_a_call_uses_what_is_said(tokenizer, model, monkeypatch):
     assert called([one, both], [-0.1, -6.0]) == one[0]
     assert called([asks, one], [-0.1, -6.0]) == one[0]  # what can be done at all comes first
     assert called([asks, asks], [-0.1, -6.0]) == asks[0]
+
+
+def test_the_likeness_of_whole_texts_counts_beside_words(tokenizer, model):
+    policy = LamPolicy(model, tokenizer)
+    vectors = torch.eye(3, model.config.tool_dim)[None]
+    same = {"tool_logits": torch.tensor([[1.0, 1.0, 1.0, 9.0]]), "tool_vectors": vectors}
+    with torch.no_grad():
+        likely = policy._likely(SimpleNamespace(tool_query=vectors[:, 2], **same), 0, 3)
+    scale = model.tool_pointer.logit_scale.exp().item()
+    assert [tool for tool, _ in likely[:2]] == [0, 2]
+    assert_close(likely[1][1] - likely[0][1], scale / 4)
 
 
 def test_sentences_end_outside_of_values():
@@ -322,6 +336,37 @@ def test_an_untrained_policy_decides_something(tokenizer, model):
         Planner(model, "mtcs")
 
 
+@torch.no_grad()
+def test_a_planner_follows_its_option_until_a_new_run(model):
+    model.policy.ending.bias.fill_(-100.0)  # no option ends
+    inputs = model.dummy_inputs
+    first, second = (model(**{name: x[row : row + 1] for name, x in inputs.items()}) for row in range(2))
+    second.option_logits = None  # what it is chosen by is the state
+    second.state = -first.state
+    planner = Planner(model, "hierarchical")
+    planner.choose(first)
+    option = planner.option
+    planner.choose(second)
+    assert planner.option == option
+    planner.begin()
+    planner.choose(second)
+    assert planner.option != option
+
+
+@torch.no_grad()
+def test_a_planner_draws_by_its_seed(model):
+    outputs = model(**{name: x[:1] for name, x in model.dummy_inputs.items()})
+
+    def chosen(seed):
+        planner = Planner(model, "mcts", seed, temperature=1.0, noise=0.5, simulations=8)
+        acts = [planner.choose(outputs) for _ in range(20)]
+        planner.begin()
+        assert [planner.choose(outputs) for _ in range(20)] == acts
+        return acts
+
+    assert chosen(1) == chosen(1) != chosen(2)
+
+
 def test_what_a_policy_remembers_comes_back_in_its_context(tokenizer, model):
     policy = LamPolicy(model, tokenizer)
     policy.remember("the code of the shed is 4711", importance=1.0)
@@ -371,6 +416,40 @@ def test_searched_texts_do_not_depend_on_padding_or_other_rows():
     assert torch.equal(model.generate(wide, attention_mask=mask, **options)[:, 2:], together)
     for row in range(2):
         assert torch.equal(model.generate(ids[row : row + 1], **options)[0], together[row])
+
+
+def test_processors_are_shown_texts_as_they_were_given():
+    model, shown = llama(), []
+
+    def sees(ids, scores):
+        shown.append(ids[0].tolist())
+        return scores
+
+    ids, mask = torch.tensor([[11, 11, 5, 6], [2, 3, 9, 1]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    options = {"custom_generate": tree_search, "value_function": count_of_seven, "simulations": 3}
+    model.generate(ids, attention_mask=mask, logits_processor=LogitsProcessorList([sees]), max_new_tokens=2, **options)
+    assert {tuple(text[:4]) for text in shown} == {tuple(row) for row in ids.tolist()}
+
+
+def test_a_searched_text_ends_where_it_says_or_is_full():
+    model, ids = llama(), torch.tensor([[5, 6, 3], [9, 1, 4]])
+
+    def ends(ids, mask):
+        at = (ids == 39).float().argmax(-1)
+        is_over = (ids == 39).any(-1)
+        assert (mask.sum(-1) == at + 1)[is_over].all()  # nothing is asked of what comes after the end
+        return is_over.float()
+
+    search = {"custom_generate": tree_search, "value_function": ends, "max_actions": 40, "simulations": 60}
+    found = model.generate(ids, max_new_tokens=4, search_discount=0.9, **search)
+    assert found[:, 3:].tolist() == [[39]] * 2  # as early as can be
+    texts = Continuations(model, list(ids), [ids[0, :0]] * 2, ends, LogitsProcessorList(), 40, [5, 4], {39})
+    texts.judge(texts.roots)
+    first = int((texts.candidates[0] != 39).nonzero()[0])
+    one = texts.step(torch.tensor([0]), torch.tensor([first]))
+    assert one.done.tolist() == [False]
+    act = int((texts.candidates[-1] != 39).nonzero()[0])
+    assert texts.step(one.state, torch.tensor([act])).done.tolist() == [True]  # five tokens
 
 
 def test_a_searched_text_keeps_to_a_schema(tokenizer):

@@ -96,6 +96,7 @@ def test_an_episode_that_is_given_up_teaches_what_was_seen(model):
         assert row["search_rewards"] == [0.25] * 3 and row["search_done"] == [0.0] * 3
         for now, after in zip(row["search_values"], row["search_values"][1:], strict=False):
             assert_close(now, 0.25 + 0.5 * after)
+    assert rows[-1]["search_values"][-1] > 0.1  # the rewards that a search expects of the rest
 
 
 def test_the_same_seed_plays_alike(model):

@@ -60,7 +60,10 @@ def test_noise_and_clean_vector_are_found_again():
     assert_close(diffusion.add_noise(x, noise, torch.full((5,), -1)), x)
 
 
-@pytest.mark.parametrize(("count", "steps"), [(4, [99, 74, 49, 24]), (100, list(range(99, -1, -1))), (1, [99])])
+@pytest.mark.parametrize(
+    ("count", "steps"),
+    [(4, [99, 74, 49, 24]), (100, list(range(99, -1, -1))), (1, [99]), (6, [99, 82, 66, 49, 32, 16])],
+)
 def test_sampling_visits_the_last_step_first(count, steps):
     assert Diffusion(100).sampling_steps(count) == steps
 

@@ -188,6 +188,14 @@ def test_queries_and_values_may_differ_in_size():
     assert_close(layer(x), expected)
 
 
+def test_dropout_keeps_the_size_of_what_is_seen():
+    torch.manual_seed(0)
+    q, k, _ = qkv(60)
+    got = block_sparse_attention(q, k, torch.ones_like(k), PATTERNS["strided-merged-0"], 0.3, dropout=0.5)
+    assert_close(got.mean().item(), 1.0, atol=0.1, rtol=0)
+    assert got.std() > 0.1
+
+
 def test_dropout_is_only_in_training():
     layer = SparseAttention(24, PATTERNS["strided-merged-0"], 3, 6, dropout=0.5)
     x = torch.randn(2, 23, 24)

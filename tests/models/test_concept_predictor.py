@@ -107,6 +107,21 @@ def test_noised_vectors_in_training_are_those_of_generation(form):
     assert context.cache.get_seq_length() == 4  # as it was
 
 
+@torch.no_grad()
+def test_noised_vectors_count_real_concepts_alone():
+    model, x = built("one_tower"), vectors(2, 5)
+    head, trunk = model.head, model.model
+    noised, steps = torch.randn(2, 5, 32, dtype=torch.float64), torch.full((2, 5), 7)
+    results = []
+    for places in ([0, 1, 2, 3, 4], [2, 3, 5, 6, 7]):  # with nothing before and among them
+        real = torch.zeros(2, places[-1] + 1, dtype=torch.bool)
+        z, y = (torch.ones(*real.shape, 32, dtype=torch.float64) for _ in range(2))
+        z[:, places], y[:, places], real[:, places] = x, noised, True
+        step = head.embed_step(steps[:, :1].expand(real.shape))
+        results.append(trunk.encode_noised(z, y, step, earlier(real)[..., 1:], real)[:, places])
+    assert_close(*results)
+
+
 @pytest.mark.parametrize("form", ["one_tower", "two_tower"])
 def test_without_its_context_a_prediction_is_that_of_an_empty_text(form):
     model, x = built(form), vectors(2, 4)
@@ -120,6 +135,23 @@ def test_without_its_context_a_prediction_is_that_of_an_empty_text(form):
         guided = head.clean(trunk, noised, step, context, True)
         assert (guided - results[-1]).abs().max() > 1e-3
     assert_close(*results)
+
+
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_rows_without_their_context_learn_nothing_from_it(form):
+    model, x = built(form), vectors()
+    model.head.guidance_probability = 1.0
+    for is_training in (True, False):
+        given = x.clone().requires_grad_()
+        loss(model.train(is_training), concepts=given, labels=x).backward()
+        learns = given.grad is not None and given.grad.any().item()
+        assert learns is not is_training
+
+
+def test_every_step_of_diffusion_is_trained():
+    torch.manual_seed(0)
+    _, steps = built("two_tower").head.add_noise(torch.zeros(40, 50, 32))
+    assert steps.unique().tolist() == list(range(20))
 
 
 def test_guidance_trains_some_rows_without_context():
@@ -219,6 +251,30 @@ def test_regression_is_measured_at_the_concepts_after():
     space = model.model.space
     expected = (space.normalise(outputs.predictions[:, :-1]) - space.normalise(x[:, 1:])).square().mean()
     assert_close(outputs.loss, expected.float())
+    for pads in ((2, 0), (0, 2)):
+        wide = torch.nn.functional.pad(x, (0, 0, *pads), value=7.0)
+        mask = torch.nn.functional.pad(torch.ones(2, 5), pads)
+        assert_close(model(concepts=wide, attention_mask=mask, labels=wide).loss, outputs.loss)
+
+
+@torch.no_grad()
+def test_what_is_generated_goes_by_the_condition():
+    model, x = built("regression"), vectors()
+    model.config.stop_similarity = 1.1
+    condition = torch.randn(2, 5, model.config.hidden_size, dtype=torch.float64)
+    made = model.generate(x, condition=condition, max_new_concepts=2).concepts
+    assert_close(made[:, 0], model(concepts=x, condition=condition).predictions[:, -1])
+    longer = torch.cat((x, made[:, :1]), 1)  # to which no condition is known
+    condition = torch.nn.functional.pad(condition, (0, 0, 0, 1))
+    assert_close(made[:, 1], model(concepts=longer, condition=condition).predictions[:, -1])
+
+
+def test_code_books_are_those_of_normalised_vectors():
+    model, x = built("quantised"), vectors(1, 60, seed=9)[0] * 3 + 5
+    model.fit_space(x)
+    books = model.head.quantiser.codebooks.clone()
+    model.head.quantiser.fit(model.model.space.normalise(x))
+    assert torch.equal(model.head.quantiser.codebooks, books)
 
 
 def test_quantised_codes_are_learnt_book_by_book():
@@ -290,6 +346,17 @@ def test_generation_stops_at_the_end_of_a_text_and_at_a_repetition():
     assert model.generate(repeated, max_new_concepts=4).lengths.tolist() == [0, 0]
 
 
+def test_a_row_that_has_ended_stays_so_and_what_is_repeated_is_what_was_said_last():
+    model, one = built("regression"), torch.eye(32, dtype=torch.float64)
+    model.config.stop_similarity = 0.99
+    model.model.space.set_end(one[1])
+    said = iter(torch.stack((one[[0, 3]], one[[1, 4]], one[[2, 4]], one[[6, 7]])))
+    model.head.sample = lambda *_: next(said)
+    made = model.generate(one[[5, 5]][:, None], max_new_concepts=4)
+    assert made.lengths.tolist() == [1, 2]
+    assert_close(made.concepts, torch.stack((torch.stack((one[0], 0 * one[0])), one[[3, 4]])))
+
+
 def test_regression_says_the_mean_of_two_continuations_and_diffusion_says_both():
     torch.manual_seed(0)
     start, one, other = vectors(3, 1, seed=4).float()[:, 0]
@@ -347,6 +414,25 @@ def test_sentences_are_learnt_read_and_said(tmp_path):
     made = model.generate(input_ids=ids.view(3, 4, 4), token_mask=token_mask, max_new_concepts=2)
     assert made.sequences.shape[:2] == made.concepts.shape[:2]
     assert model.train()(input_ids=ids.view(3, 4, 4), token_mask=token_mask).loss.isfinite()
+
+
+@torch.no_grad()
+def test_padding_changes_no_sentence():
+    model = hf_zoo.create_model("concept-predictor-tiny", **PARTS).eval()
+    ids = torch.randint(5, 60, (2, 3, 4), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    wide, mask = (torch.nn.functional.pad(part, (0, 2), value=value) for part, value in ((ids, 7), (mask, 0)))
+    mask[1, 0] = 0
+    found, expected = model.sentences.encode(wide, mask), model.sentences.encode(ids)
+    expected[1, 0] = 0.0
+    assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert model(input_ids=wide, token_mask=mask).loss is None  # nothing is asked for outside training
+    shown = model(input_ids=wide, token_mask=mask).last_hidden_state[1, 1:]
+    alone = model(input_ids=ids[1:, 1:]).last_hidden_state[0]
+    assert_close(shown, alone, atol=2e-5, rtol=1e-4)
+    spoken = model.sentences.decoding_loss(found[0], ids[0])
+    silent = torch.nn.functional.pad(ids[0], (0, 2), value=-100)
+    assert_close(model.sentences.decoding_loss(found[0], silent), spoken)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What is special to the large action model: the decoder inside it, tools, arguments, memories, plans."""
 
+import itertools
 import math
 
 import pytest
@@ -13,8 +14,9 @@ from hf_zoo.modeling.lam.binder import best_spans
 from hf_zoo.modeling.lam.episodic_memory import EpisodicMemory
 from hf_zoo.modeling.lam.losses_lam import labelled_cross_entropy, tool_retrieval_loss
 from hf_zoo.modeling.lam.modeling_lam import ZooLamForCausalLM
-from hf_zoo.modeling.lam.planning import act_prior, plan
+from hf_zoo.modeling.lam.planning import act_prior, plan, search_acts
 from hf_zoo.modeling.lam.policy import option_critic_loss
+from hf_zoo.modeling.lam.search import SearchOptions
 from hf_zoo.modeling.lam.tool_pointer import ToolPointer, serialise_tool
 from hf_zoo.modeling.lam.working_memory import WorkingMemory
 from hf_zoo.modeling.lam.world_model import WorldModel
@@ -133,6 +135,10 @@ def test_profile_and_memories_are_saved(model, tmp_path):
     for one, other in zip(recalled, before, strict=True):
         assert_close(one, other)  # a product rounds by where in memory a file was mapped to
     assert len(again.model.episodic_memory) == 3
+    other = hf_zoo.create_model("lam-tiny").eval()
+    other(ids())
+    other.load_state_dict(model.state_dict())  # the profile, too, of a model that had none
+    assert_close(other(ids()).logits, model(ids()).logits)
     half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert torch.equal(half.model.episodic_memory.times, model.model.episodic_memory.times)
 
@@ -338,6 +344,10 @@ def test_option_critic_raises_good_acts_and_ends_bad_options():
     option_critic_loss(log_act, ending, torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])).backward()
     assert log_act.grad[0] < 0 < log_act.grad[1]
     assert ending.grad[0] > 0 > ending.grad[1]
+    numbers = torch.randn(4, 5, dtype=torch.float64)
+    log_act, ending, advantage, worth = numbers
+    expected = (-log_act * advantage + ending.sigmoid() * (worth + 0.3)).mean()
+    assert_close(option_critic_loss(*numbers, deliberation_cost=0.3), expected)
 
 
 # memories
@@ -382,6 +392,32 @@ def test_the_score_of_a_memory_is_its_equation():
     found = memory.recall(query, 4)
     assert found.mask[0].sum(-1).tolist()[-1] == 0  # there are three
     assert found.tokens[0, 0, 0] == told[int(scores.argmax())][0][0]
+
+
+def test_a_memory_that_makes_room_leaves_nothing_behind():
+    memory, table = filled(capacity=1)
+    for tokens, outcome in ((torch.tensor([1, 2, 3]), 0.5), (torch.tensor([4]), -2.0)):
+        memory.write(table[tokens], tokens, outcome=outcome)
+    found = memory.recall(torch.randn(1, 6, dtype=torch.float64), 1)
+    assert (found.tokens.tolist(), found.mask.tolist()) == ([[[4, 0, 0]]], [[[1, 0, 0]]])
+    assert found.outcomes.tolist() == [[-2.0]] and found.numbers.tolist() == [[0]]
+
+
+@torch.no_grad()
+def test_memories_that_do_not_exist_are_not_seen(model):
+    inputs, memories, mask = ids(), ids(6, 5, seed=3).view(2, 3, 5), torch.ones(2, 3, 5, dtype=torch.long)
+    mask[0, 2], mask[1] = 0, 0
+    found = model(inputs, memory_ids=memories, memory_mask=mask).logits
+    assert_close(found[0], model(inputs[:1], memory_ids=memories[:1, :2]).logits[0])
+    assert_close(found[1], model(inputs[1:]).logits[0])
+    assert (found[0] - model(inputs[:1]).logits[0]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_padding_is_not_written_to_working_memory(model):
+    inputs, slots = ids(), torch.randn(2, model.config.working_slots, model.config.hidden_size)
+    wide, mask = F.pad(inputs, (0, 3), value=4), F.pad(torch.ones_like(inputs), (0, 3))
+    assert_close(model(wide, attention_mask=mask, slots=slots).slots, model(inputs, slots=slots).slots)
 
 
 def test_a_full_store_gives_up_what_matters_least():
@@ -446,6 +482,39 @@ def test_plans_do_not_depend_on_other_rows_and_repeat(model, planner):
         assert alone.act == together.act[row]
         assert_close(alone.shares[0], together.shares[row], atol=1e-4, rtol=1e-4)
     assert torch.equal(planned(slice(0, 2), 0.25, 5).shares, planned(slice(0, 2), 0.25, 5).shares)
+
+
+@torch.no_grad()
+def test_a_search_begins_with_what_the_heads_find_likeliest(model):
+    world, latent = model.world_model, torch.randn(1, model.config.latent_dim)
+    tools, exists = torch.randn(1, 4, model.config.tool_dim), torch.tensor([[True, False, True, True]])
+    for act, most in itertools.product(range(7), (1, 3)):
+        prior = (F.one_hot(torch.tensor([act]), 7) * 5.0 - torch.arange(7) * 0.1).log_softmax(-1)
+        found = search_acts(world, latent, prior, tools, exists, SearchOptions(simulations=1), most)
+        assert found.visits[0].nonzero().tolist() == [[act if act != 1 else 0]]  # a tool that does not exist is none
+
+
+@torch.no_grad()
+def test_acts_are_drawn_where_a_search_has_a_temperature(model):
+    given = {name: value[:1] for name, value in model.dummy_inputs.items()}
+    outputs, generator = model(**given), torch.Generator().manual_seed(0)
+    options = {"planner": "mcts", "simulations": 12, "generator": generator}
+    found = [plan(model, outputs, temperature=1.0, **options) for _ in range(300)]
+    drawn = torch.bincount(torch.cat([one.act for one in found]), minlength=6) / 300
+    assert_close(drawn, found[0].shares[0], atol=0.1, rtol=0)
+    assert drawn.max() < 0.9
+    assert {int(plan(model, outputs, **options).act) for _ in range(99)} == {int(found[0].shares.argmax())}
+
+
+@torch.no_grad()
+def test_an_option_is_kept_by_hierarchical_planners_alone(model):
+    outputs = model(**model.dummy_inputs)
+    best = outputs.option_logits.argmax(-1)
+    model.policy.ending.bias.fill_(-100.0)  # no option ends
+    for number in range(model.config.num_subgoals):
+        old = torch.full((2,), number)
+        assert torch.equal(plan(model, outputs, option=old, planner="react").option, best)
+        assert torch.equal(plan(model, outputs, option=old, planner="hierarchical").option, old)
 
 
 @torch.no_grad()

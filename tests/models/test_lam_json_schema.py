@@ -125,6 +125,12 @@ def test_bounds_of_integers_are_exact(low):
         assert not automaton.matches("007")
 
 
+@pytest.mark.parametrize("value", [10**14, -(10**14), 10**15 - 1])
+def test_bounds_may_have_as_many_digits_as_integers(value):
+    automaton = JsonSchemaAutomaton({"type": "integer", "minimum": value, "maximum": value})
+    assert [n for n in (value - 1, value, value + 1, value // 10) if automaton.matches(str(n))] == [value]
+
+
 def test_allowed_tokens_are_those_whose_every_character_may_follow():
     draw = random.Random(3)
     automaton = TokenAutomaton(JsonSchemaAutomaton(SCHEMA), random_tokens(draw))
@@ -135,6 +141,24 @@ def test_allowed_tokens_are_those_whose_every_character_may_follow():
         expected = [i for i, t in enumerate(automaton.texts) if t is not None and automaton.advance(state, i)]
         assert automaton.allowed(state) == expected
         assert expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("", '"'), ('"', 'a"'), ('"a', 'a"'), ('"a"', "$"), ('"a"$', "$"), ('"a"$a', "$")],
+)
+def test_what_ends_a_text_is_no_part_of_it(written, expected):
+    """Also where it has letters, as a token that a tokenizer does not know as special."""
+    texts = ['"', "a", "$"]
+    keeps = JsonSchemaLogitsProcessor({"type": "string"}, None, 0, eos_token_id=2, texts=texts)
+    ids = torch.tensor([[texts.index(letter) for letter in written]], dtype=torch.long)
+    scores = keeps(ids, torch.zeros(1, 3))
+    assert {texts[i] for i in scores[0].isfinite().nonzero()[:, 0].tolist()} == set(expected)
+
+
+def test_a_vocabulary_that_cannot_go_on_ends():
+    keeps = JsonSchemaLogitsProcessor({"const": "ab"}, None, 0, eos_token_id=2, texts=['"', "a", None])
+    assert keeps(torch.tensor([[0, 1]]), torch.zeros(1, 3)).isfinite().tolist() == [[False, False, True]]
 
 
 def test_schemas_that_would_not_be_kept_are_refused():

@@ -158,6 +158,22 @@ def test_the_same_seed_is_the_same_search():
     assert not torch.equal(visits(1), visits(2))
 
 
+def test_a_prior_of_noise_alone_forgets_what_was_likely():
+    class Flat(Numbers):
+        def judge(self, states):
+            logits, value = super().judge(states)
+            return Judged(0 * logits, value)
+
+        def step(self, states, acts):
+            return Numbers().step(states, acts)
+
+    options = SearchOptions(simulations=20, noise=1.0)
+    likely, flat = (
+        tree_search(model, torch.arange(6), options, torch.Generator().manual_seed(1)) for model in (Numbers(), Flat())
+    )
+    assert torch.equal(likely.visits, flat.visits)
+
+
 def test_noise_is_a_dirichlet_of_its_concentration():
     draws = dirichlet(torch.ones(40_000, 4, dtype=torch.bool), 0.3, torch.Generator().manual_seed(0))
     assert_close(draws.sum(-1), torch.ones(40_000))

@@ -31,6 +31,13 @@ def tiny(task=None, gates=0.5, **overrides):
     return model
 
 
+def heard(module):
+    """What a module says from now on."""
+    said = []
+    module.register_forward_hook(lambda module, inputs, output: said.append(output))
+    return said
+
+
 def chain(names="abcdefgh", relation="next"):
     return [(head, relation, tail) for head, tail in zip(names, names[1:], strict=False)]
 
@@ -122,6 +129,19 @@ def test_given_sentences_are_those_that_tokens_end():
 
 
 @torch.no_grad()
+def test_padding_after_given_sentences_ends_none():
+    model = tiny("feature-extraction")
+    sentences = torch.tensor([[0] * 4 + [1] * 3 + [2] * 4 + [3]])
+    ids, mask = torch.cat((IDS, torch.tensor([[16, 17]])), 1), torch.ones(1, 14)
+    mask[0, 12] = 0
+    past = model(IDS, sentence_ids=sentences, use_cache=True).past_key_values
+    for t in (13, 14):
+        given = {"sentence_ids": torch.tensor([[3]])} if t == 13 else {}
+        got = model(ids[:, t - 1 : t], mask[:, :t], past_key_values=past, **given).last_hidden_state
+    assert_close(got, model(ids, mask).last_hidden_state[:, -1:], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_rows_whose_sentences_end_at_different_steps():
     """Token by token, on keys and values that are made anew only when a sentence ends; with a static cache too."""
     model = tiny()
@@ -166,7 +186,46 @@ def test_mentions_may_come_with_later_tokens():
     mentions[:, 2] = 7
     cache = model(IDS[:, :2], use_cache=True).past_key_values
     got = model(IDS[:, 2:], mention_ids=mentions[:, 2:], past_key_values=cache).last_hidden_state
-    assert_close(got, model(IDS, mention_ids=mentions).last_hidden_state[:, 2:], atol=2e-5, rtol=1e-4)
+    whole = model(IDS, mention_ids=mentions).last_hidden_state
+    assert_close(got, whole[:, 2:], atol=2e-5, rtol=1e-4)
+    cache = model(IDS[:, :4], mention_ids=mentions[:, :4], use_cache=True).past_key_values
+    got = model(IDS[:, 4:], past_key_values=cache).last_hidden_state  # which mention nothing
+    assert_close(got, whole[:, 4:], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_concepts_are_made_anew_when_a_sentence_ends_and_not_between():
+    model, made, cache = tiny("feature-extraction"), [], None
+    said = heard(model.memory)
+    for t in range(IDS.shape[1]):
+        cache = model(IDS[:, t : t + 1], past_key_values=cache, use_cache=True).past_key_values
+        made += [t] if said else []
+        said.clear()
+    assert made == ENDS
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (lambda cache: cache.reorder_cache(torch.tensor([1, 0])), [1, 0]),
+        (lambda cache: cache.batch_repeat_interleave(2), [0, 0, 1, 1]),
+        (lambda cache: cache.batch_select_indices(torch.tensor([1])), [1]),
+    ],
+)
+@torch.no_grad()
+def test_rows_of_a_cache_are_changed_with_all_that_they_remember(change, rows):
+    model = tiny("feature-extraction")
+    ids = torch.cat((IDS, IDS.roll(2, 1)))
+    mentions = torch.full_like(ids, -1)
+    mentions[0, 8], mentions[1, 4] = 4, 5
+    options = {"mention_ids": mentions[rows], "use_cache": True}
+    expected = model(ids[rows], **options).past_key_values
+    cache = model(ids, mention_ids=mentions, use_cache=True).past_key_values
+    change(cache)
+    for more in (torch.tensor([[16]]), torch.tensor([[DOT]]), torch.tensor([[17]])):
+        more = more.expand(len(rows), -1)
+        found, wanted = (model(more, past_key_values=past).last_hidden_state for past in (cache, expected))
+        assert_close(found, wanted, atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -214,14 +273,52 @@ def test_pooling_and_levels_are_their_equations():
             parameter.zero_() if "o_proj" in name or "down_proj" in name else parameter.normal_()
     seen = torch.ones(1, 3, 3).tril().bool()
     c = torch.randn(1, 3, 8)
-    (low, middle, high), _ = levels(c, seen)  # blocks and what comes down add nothing
+    (low, middle, high), entropy = levels(c, seen)  # blocks and what comes down add nothing
     assert_close(low, c)
     p = (c[0] @ levels.assign[0].weight.T).softmax(-1)
+    unclear = [[-(row * row.log()).sum() for row in p], []]
     for s in range(3):
         mean = p[: s + 1].T @ c[0, : s + 1] / p[: s + 1].sum(0)[:, None]
         assert_close(middle[0, s], mean)
         q = (mean @ levels.assign[1].weight.T).softmax(-1)
         assert_close(high[0, s], q.T @ mean / q.sum(0)[:, None])
+        unclear[1] += [-(row * row.log()).sum() for row in q]
+    assert_close(entropy, torch.stack([torch.stack(level).mean() for level in unclear]).mean())
+    fewer = torch.nn.functional.pad(seen, (0, 2, 0, 2))  # two sentences that are empty
+    wide = torch.nn.functional.pad(c, (0, 0, 0, 2))
+    (again, *_), same = levels(wide, fewer)
+    assert_close(again[:, :3], low)
+    assert_close(same, entropy)
+
+
+def test_levels_read_those_above_from_the_highest_down():
+    torch.manual_seed(0)
+    levels = ConceptHierarchy(8, 2, [3, 2], 1e-6)
+    with torch.no_grad():
+        for parameter in levels.parameters():
+            parameter.normal_(0, 0.5)
+
+    def read(number, x, context):
+        down, seen = levels.down[number], torch.ones(1, len(x), len(context), dtype=torch.bool)
+        return down(x[None], *down.project_context(context[None]), seen)[0]
+
+    c = torch.randn(1, 3, 8, requires_grad=True)
+    seen = torch.ones(1, 3, 3).tril().bool()
+    found, _ = levels(c, seen)
+    first = levels.blocks[0](c, seen)[0]
+    p = (first @ levels.assign[0].weight.T).softmax(-1)
+    for s in range(3):
+        middle = p[: s + 1].T @ first[: s + 1] / p[: s + 1].sum(0)[:, None]
+        middle = levels.blocks[1](middle[None])[0]
+        q = (middle @ levels.assign[1].weight.T).softmax(-1)
+        high = levels.blocks[2]((q.T @ middle / q.sum(0)[:, None])[None])[0]
+        middle = read(1, middle, high)
+        low = read(0, first[s : s + 1], middle)[0]
+        assert_close(found[2][0, s], high, atol=1e-4, rtol=1e-4)
+        assert_close(found[1][0, s], middle, atol=1e-4, rtol=1e-4)
+        assert_close(found[0][0, s], low, atol=1e-4, rtol=1e-4)
+        gradients = (torch.autograd.grad(y.sum(), c, retain_graph=True)[0] for y in (found[0][0, s], low))
+        assert_close(*gradients, atol=1e-4, rtol=1e-4)
 
 
 def test_levels_do_not_see_later_sentences():
@@ -247,6 +344,9 @@ def test_linking_takes_what_is_mentioned_or_what_fits_best():
     links = linker(x, members, concepts, None)
     assert_close(links.numbers[0, 0], best.indices)
     assert_close(links.weights[0, 0], best.values.softmax(0))
+    alone = linker(x, members[:, :1], concepts, None)
+    assert torch.equal(alone.numbers[0, 0], links.numbers[0, 0])
+    assert_close(alone.weights[0, 0], links.weights[0, 0])
     links = linker(x, members, concepts, torch.tensor([[4, 7, -1, 2]]))
     assert set(links.numbers[0, 0].tolist()) == {4, 7}
     assert_close(links.weights[0], torch.tensor([[0.5, 0.5], [0.0, 0.0]]))  # the last token is of no span
@@ -255,6 +355,19 @@ def test_linking_takes_what_is_mentioned_or_what_fits_best():
     assert not spread[0, 1].any()
     known = linker.train()(x, members, concepts, torch.tensor([[4, -1, -1, 2]])).loss
     assert_close(known, torch.nn.functional.cross_entropy(scores[:1], torch.tensor([4])))
+
+
+@torch.no_grad()
+def test_a_sentence_holds_the_concepts_of_what_it_mentions_and_of_nothing_else():
+    model = tiny("feature-extraction")
+    said, mentions = heard(model.memory), torch.full_like(IDS, -1)
+    mentions[0, [1, 2]], mentions[0, 5] = 7, 3
+    model(IDS, mention_ids=mentions)
+    for sentence, entity in enumerate((7, 3, None)):
+        linked = said[0].concepts[0, sentence, : model.config.num_linked]
+        if entity is not None:
+            assert_close(linked[0], model.graph()[entity])
+        assert not linked[entity is not None :].any()
 
 
 def test_links_pass_gradients_to_what_was_chosen():
@@ -276,6 +389,70 @@ def test_scores_of_triples():
     h, r, t = (torch.complex(*x.chunk(2, -1)) for x in (h, r, t))
     parts = [torch.cat((x.real, x.imag), -1) for x in (h, r, t)]
     assert_close(complex_graph.score(*parts), (h * r * t.conj()).sum(-1).real)
+
+
+def shaken_graph(**fields):
+    torch.manual_seed(0)
+    graph = KnowledgeGraph(hf_zoo.create_config("lcm-tiny", **fields))
+    for parameter in graph.parameters():
+        torch.nn.init.normal_(parameter)
+    graph.initialise()
+    return graph
+
+
+def test_concepts_are_what_all_layers_make_of_the_entities():
+    graph = shaken_graph(num_graph_layers=2)
+    once = graph.layers[0](graph.entities, graph.relations, graph.edges)
+    assert_close(graph(), graph.layers[1](once, graph.relations, graph.edges))
+
+
+@pytest.mark.parametrize("negatives", [4, 8])
+def test_the_loss_of_a_graph_tells_tails_from_others(negatives):
+    """Of edges drawn from all, by the same draws; where there are few entities, from all others."""
+    graph = shaken_graph(
+        num_entities=5, num_edges=9, num_linked=1, num_negatives=negatives, num_graph_samples=6, level_sizes=[]
+    )
+    concepts = graph()
+    torch.manual_seed(1)
+    found = graph.loss(concepts)
+    torch.manual_seed(1)
+    edges = graph.edges[:, torch.randint(9, (6,))].T.tolist()
+    others = torch.randint(5, (6, 4)).tolist() if negatives == 4 else [range(5)] * 6
+    losses = []
+    for (head, relation, tail), drawn in zip(edges, others, strict=True):
+        numbers = [tail, *(number for number in drawn if number != tail)]
+        scores = (concepts[head] * graph.relations[relation] * concepts[numbers]).sum(-1)
+        losses.append(-(scores / concepts.shape[1] ** 0.5).log_softmax(0)[0])
+    assert_close(found, torch.stack(losses).mean())
+
+
+COEFFICIENTS = {
+    **{"graph_loss_coefficient": 0.3, "taxonomy_loss_coefficient": 0.5},
+    **{"assignment_loss_coefficient": 0.7, "link_loss_coefficient": 1.1},
+}
+
+
+def test_every_loss_of_concepts_has_its_weight():
+    model = tiny(**COEFFICIENTS, taxonomy_relations=[2]).train()
+    trunk, graph, labels = model.model, model.model.knowledge, IDS.clone()
+    links, levels, outputs = heard(trunk.memory.linker), heard(trunk.memory.hierarchy), heard(trunk)
+    mentions = torch.full_like(IDS, -1)
+    mentions[0, 1], mentions[0, 5], labels[0, :4] = 7, 3, -100
+    torch.manual_seed(1)
+    shared = model(IDS, mention_ids=mentions, labels=labels, num_items_in_batch=16).loss
+    concepts = graph()
+    torch.manual_seed(1)
+    side = 0.3 * graph.loss(concepts) + 0.7 * levels[0][1] + 1.1 * links[0].loss
+    heads, kinds, tails = graph.edges
+    side += 0.5 * trunk.taxonomy.loss(concepts, heads[kinds == 2], tails[kinds == 2])
+    assert_close(outputs[0].concept_loss, side)
+    alone = model.eval()(IDS, mention_ids=mentions, labels=labels).loss  # of 8 tokens
+    assert_close(shared, alone / 2 + side / 2)
+
+    model = tiny("graph-question-answering", **COEFFICIENTS).train()
+    links, outputs = heard(model.linker), heard(model.model)
+    said, labels = model(IDS, mention_ids=mentions, labels=torch.tensor([4])), torch.tensor([4])
+    assert_close(said.loss, answer_loss(said.logits, labels) + 1.1 * links[0].loss + outputs[0].concept_loss)
 
 
 @pytest.mark.parametrize("score", ["distmult", "complex"])
@@ -320,6 +497,8 @@ def test_siblings_lie_closer_than_others():
 
 def test_boxes_within_each_other():
     taxonomy = Taxonomy(2)
+    low, high = taxonomy.boxes(torch.randn(50, 2) * 9)
+    assert (low < high).all()
     taxonomy.boxes = lambda x: (x, x + 4)
     concepts = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
     one = torch.tensor([0])
@@ -335,6 +514,10 @@ def test_boxes_within_each_other():
 # editing
 
 
+def relation_of(model, number):
+    return model.graph.relations[number], model.graph.layers[0].coefficients[number]
+
+
 def test_loading_from_facts_in_either_form():
     facts = chain()
     model, again = (tiny("feature-extraction", **SMALL) for _ in range(2))
@@ -344,9 +527,12 @@ def test_loading_from_facts_in_either_form():
     assert torch.equal(model.graph.edges, again.graph.edges)
     assert model.graph.edges.tolist() == [list(range(7)), [0] * 7, list(range(1, 8))]
     assert (model.config.num_entities, model.config.num_relations, model.config.num_edges) == (8, 1, 7)
-    kept = model.graph.entities[3].clone()
+    kept, relation, shares = (x.clone() for x in (model.graph.entities[3], *relation_of(model, 0)))
     model.load_graph([("d", "next", "z"), ("z", "back", "d"), ("d", "next", "z")], relation_names=["next", "back"])
-    assert_close(model.graph.entities[0], kept)  # "d" keeps what it learnt
+    assert_close(model.graph.entities[0], kept)  # "d" keeps what it learnt, as "next" does
+    assert_close(relation_of(model, 0), (relation, shares))
+    for new in (model.graph.entities[1], *relation_of(model, 1)):
+        assert new.abs().max() > 1e-3  # a start that can be learnt from
     assert model.graph.edges.tolist() == [[0, 1], [0, 1], [1, 0]]
     model(IDS)
 
@@ -435,6 +621,32 @@ def test_two_hops_need_two_hops():
     right, paths = solve(2, 70)
     assert right > 0.9 and paths > 0.9
     assert solve(1, 40)[0] < 0.3
+
+
+def test_hops_are_their_equations():
+    torch.manual_seed(0)
+    reasoner = MultiHopReasoner(4, 3).double()
+    for parameter in reasoner.parameters():
+        torch.nn.init.normal_(parameter)
+    concepts, relations, q = (torch.randn(n, 4, dtype=torch.float64) for n in (6, 3, 1))
+    edges = torch.stack((torch.randint(6, (20,)), torch.randint(3, (20,)), torch.randint(6, (20,))))
+    p = start = torch.eye(6, dtype=torch.float64)[:1]
+    hops = reasoner(q, start, concepts, relations, edges)
+    halting = []
+    for hop in range(3):
+        alpha = (8 * torch.tanh(reasoner.relation_proj(q) @ relations.T / 8)).softmax(-1)
+        p_next = torch.zeros_like(p)
+        for head, relation, tail in edges.T.tolist():
+            p_next[0, tail] += p[0, head] * alpha[0, relation]
+        p = p_next / p_next.sum()
+        q = torch.nn.GRUCell.forward(reasoner.gru, p @ concepts, q)
+        halting.append(reasoner.halt(q)[0, 0])
+        assert_close(hops.relations[:, hop], alpha)
+        assert_close(hops.entities[:, hop], p)
+    weights = torch.stack(halting).softmax(0)
+    assert_close(hops.halting[0], weights)
+    assert_close(hops.answer[0], weights @ hops.entities[0])
+    assert_close(hops.readout, hops.answer @ concepts)
 
 
 class Fixed(MultiHopReasoner):
@@ -584,9 +796,17 @@ def test_concepts_of_a_text_are_predicted_with_what_its_decoder_has_read():
     condition = model._read(
         ids, model.model(ids).last_hidden_state, model._numbers(ids, None, None), vectors
     ).condition
-    x = vectors[1:]
-    wanted = alone.generate(x, condition=condition[1:], max_new_concepts=2)
-    assert_close(made.concepts[1], wanted.concepts[0])
+    for row, count in enumerate((3, 4)):
+        x = vectors[row : row + 1, :count]
+        wanted = alone.generate(x, condition=condition[row : row + 1, :count], max_new_concepts=2)
+        assert_close(made.concepts[row], wanted.concepts[0])
+    sentences = torch.tensor([[0] * 5 + [1] * 6, [0] * 4 + [1] * 7])
+    close, apart = (model(ids, sentence_ids=sentences * k) for k in (1, 2))  # nobody is in sentence 1 of the second
+    assert_close(apart.last_hidden_state[:, [0, 2]], close.last_hidden_state)
+    wide, longer, mask = (torch.nn.functional.pad(x, (0, 2), value=1) for x in (ids, sentences, torch.ones_like(ids)))
+    mask[:, -2:] = 0
+    padded = model(wide, attention_mask=mask, sentence_ids=longer)
+    assert_close(padded.last_hidden_state, close.last_hidden_state)
     with pytest.raises(ValueError, match=r"\(2, 3\) \(rows, sentences\), and the text has \(2, 4\)"):
         model(ids, concepts=vectors[:, :3])
     with pytest.raises(ValueError, match="predictor_config must be set"):
