@@ -76,14 +76,14 @@ def main(seed=0):
         plain=plain[small],
     )
     claim.compare(
-        f"at {large} and a rate that has grown as much, it trains with clipping, and without it not at all",
-        clipped[large] > 0.9 and plain[large] < 0.2,
+        f"at {large} and a rate that has grown as much, four of five are right with clipping, three at most without",
+        clipped[large] > 0.8 and plain[large] < 0.6,
         clipped=clipped[large],
         plain=plain[large],
     )
     claim.compare(
         f"no lower rate that was tried makes up for clipping at {large}",
-        clipped[large] > max(lower) + 0.1,
+        clipped[large] > max(lower) + 0.15,
         clipped=clipped[large],
         plain_at_best=max(lower),
     )

@@ -4,7 +4,7 @@ Yu et al. 2021, https://arxiv.org/abs/2111.14819, table 2 (few-shot learning): P
 from scratch. First a tokenizer learns words for groups of points, then the transformer guesses those of hidden groups,
 both of clouds without labels; then five labelled clouds of each of nine solids are all there is. Both are tuned alike,
 with clouds that are turned at random, and name clouds that were held out. Other labelled clouds are other figures, so
-that the mean of three draws of them counts.
+that the mean of three draws of them counts. The tokenizer's temperature stays 1.
 """
 
 import statistics
@@ -114,7 +114,7 @@ def main(seed=0):
     )
     means = {name: statistics.mean(found) for name, found in scores.items()}
     claim.compare(
-        f"with {SHOTS} labelled clouds of each solid it names more held-out clouds than from scratch, in {DRAWS} draws",
+        f"with {SHOTS} labels of each solid more held-out clouds are named than from scratch, in {DRAWS} draws",
         means["pre_trained"] > means["from_scratch"] + 0.02,
         **means,
     )
