@@ -46,11 +46,11 @@ def test_no_gradient_stays_none_and_a_unit_of_zeros_can_move():
 
 
 def test_norms_of_half_precision_are_those_of_single():
-    """65,536 squares of 1 sum to 256 squared; added one by one in bfloat16 they never pass 256."""
-    weight, grad = torch.ones(1, 65_536, dtype=torch.bfloat16), torch.full((1, 65_536), 2.0, dtype=torch.bfloat16)
+    """The norm of 65,536 numbers of 300 is 76,800, more than float16 can hold."""
+    weight, grad = torch.full((1, 65_536), 300.0).half(), torch.full((1, 65_536), 600.0).half()
     clip_units(weight, grad, clip=0.5, eps=1e-3)
-    assert grad.dtype == torch.bfloat16
-    assert_close(grad, torch.full_like(grad, 0.5))
+    assert grad.dtype == torch.float16
+    assert_close(grad, torch.full_like(grad, 150.0))
 
 
 class Recorder(transformers.TrainerCallback):
