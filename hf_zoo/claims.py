@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from .registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainerCallback
 
 
 @dataclass
@@ -137,6 +137,7 @@ def train(
     learning_rate: float,
     batch_size: int = 32,
     seed: int = 1,
+    callbacks: "Sequence[TrainerCallback]" = (),
     **arguments: Any,
 ) -> list[float]:
     """Train with `Trainer` on freshly drawn examples; returns the loss at every tenth step."""
@@ -158,6 +159,7 @@ def train(
                 **{"warmup_steps": steps // 20, "lr_scheduler_type": "cosine", **arguments},
             ),
             train_dataset=Examples(draw, steps * batch_size, seed),
+            callbacks=list(callbacks),
         )
         trainer.train()
     model.eval()
