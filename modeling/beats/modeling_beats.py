@@ -298,6 +298,13 @@ class ZooBeatsTokenizer(ZooBeatsPreTrainedModel):
         self.post_init()
 
     @torch.no_grad()
+    def spread_codes(self, input_values: Tensor, attention_mask: Tensor | None = None) -> None:
+        """Put the codes where the patches of spectrograms (B, S, M) are, once, before training."""
+        x = self.quantize(self.model(input_values, attention_mask).last_hidden_state)
+        mask = self.mask_of_patches(attention_mask)
+        self.codebook.spread(x.flatten(0, 1) if mask is None else x[mask])
+
+    @torch.no_grad()
     def tokenize(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The label (B, T) of each patch of spectrograms (B, S, M)."""
         x = self.model(input_values, attention_mask).last_hidden_state

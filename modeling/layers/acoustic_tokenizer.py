@@ -71,6 +71,23 @@ class NormalisedCodebook(nn.Module):
         """Directions that are spread evenly."""
         init.normal_(self.weight)
 
+    @torch.no_grad()
+    def spread(self, x: Tensor, rounds: int = 10) -> None:
+        """Put the codes where vectors x (N, C) are, by k-means; a code far from all is never chosen nor learnt.
+
+        Raises:
+            ValueError: there are fewer vectors than codes.
+        """
+        if len(x) < len(self.weight):
+            raise ValueError(f"{len(self.weight)} codes cannot be spread over {len(x)} vectors")
+        x = F.normalize(x.float(), dim=-1)
+        chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: len(self.weight)]
+        codes = x[chosen.to(x.device)]
+        for _ in range(rounds):
+            sums = torch.zeros_like(codes).index_add_(0, (x @ codes.T).argmax(-1), x)
+            codes = torch.where(sums.any(-1, keepdim=True), F.normalize(sums, dim=-1), codes)
+        self.weight.copy_(codes)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> its codes (B, T, C), their numbers (B, T), and how far off they are (B, T)."""
         x, codes = F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1)

@@ -175,3 +175,28 @@ def test_the_codebook_is_nearest_and_passes_gradients():
     assert codebook.weight.grad is None or codebook.weight.grad.abs().max() == 0
     codebook(x)[2].sum().backward()
     assert codebook.weight.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_codes_are_spread_by_k_means():
+    """Vectors near four directions, themselves near each other, where evenly spread codes are mostly far off."""
+    torch.manual_seed(0)
+    centres = F.normalize(torch.ones(16) + torch.randn(4, 16) * 0.3, dim=-1).double()
+    members = torch.arange(80) % 4
+    x = 3 * (centres[members] + torch.randn(80, 16, dtype=torch.float64) * 0.01)
+    codebook = NormalisedCodebook(16, 16).double()
+    codebook.initialise()
+    before = codebook(x)
+    codebook.spread(x, rounds=0)
+    chosen, start = codebook(x), codebook.weight.clone()
+    codebook.spread(x, rounds=1)
+    for code in range(16):  # one round is the direction of the mean of those that chose it
+        mean = F.normalize(F.normalize(x, dim=-1)[chosen[1] == code].mean(0), dim=-1)
+        assert_close(codebook.weight[code], mean, atol=1e-6, rtol=1e-6)
+        assert (F.normalize(x, dim=-1) @ start[code]).max() > 1 - 1e-6  # a start is one of the vectors
+    codebook.spread(x)
+    after = codebook(x)
+    assert before[1].unique().numel() < 8 and after[1].unique().numel() > 12
+    assert after[2].mean() < chosen[2].mean() < before[2].mean() / 10
+    with pytest.raises(ValueError, match="16 codes cannot be spread over 15 vectors"):
+        codebook.spread(x[:15])

@@ -173,6 +173,19 @@ def test_a_tokenizer_is_distilled_from_its_teacher():
     assert losses[-1] < 0.5 * losses[0]
 
 
+@torch.no_grad()
+def test_codes_are_spread_over_sounds_without_their_padding():
+    tokenizer, x = built(model_class=ZooBeatsTokenizer), spectra(4, 40)
+    tokenizer.spread_codes(x)
+    expected = tokenizer.codebook.weight.clone()
+    assert tokenizer.tokenize(x).unique().numel() == 32
+    mask = torch.ones(4, 80, dtype=torch.long)
+    mask[:, 40:] = 0
+    tokenizer.codebook.initialise()
+    tokenizer.spread_codes(F.pad(x, (0, 0, 0, 40), value=3.0), mask)
+    assert_close(tokenizer.codebook.weight, expected)
+
+
 def test_deep_blocks_start_as_deepnet_says():
     config = hf_zoo.create_config("beats-base", num_hidden_layers=2)
     model = hf_zoo.create_model("beats-base", "feature-extraction", num_hidden_layers=2)
