@@ -157,16 +157,21 @@ def test_forward_shape_and_finiteness(headed):
 
 def test_every_parameter_learns(headed):
     case, task = headed
-    model = case.build(task).train()
-    inputs = model.dummy_inputs
+    model = case.build(task).train().double()  # in float32 rounding would pass for a gradient
+    inputs = {n: x.double() if x.is_floating_point() else x for n, x in model.dummy_inputs.items()}
     if task in ("feature-extraction", "text-encoding"):
         outputs = model(**inputs)
         loss = sum(v.square().sum() for v in outputs.values() if isinstance(v, torch.Tensor))
     else:
         loss = model(**inputs, **case.labels(model, inputs)).loss
     loss.backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9]
-    assert [n for n in silent if not any(part in n for part in case.never_learn)] == []
+    # A bias may shift all scores of a softmax alike, which changes nothing
+    silent = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or (parameter.grad.abs().max() < 1e-13 and not name.endswith("bias"))
+    ]
+    assert [name for name in silent if not any(part in name for part in case.never_learn)] == []
 
 
 def test_gradient_checkpointing_changes_nothing(case):

@@ -114,6 +114,8 @@ class ConceptMemory(nn.Module):
         self.pooling = SpanPooling(config.hidden_size, size, heads, config.norm_eps)
         self.linker = EntityLinker(config.hidden_size, size, config.num_linked)
         self.hierarchy = ConceptHierarchy(size, heads, config.level_sizes, config.norm_eps)
+        for assign in self.hierarchy.assign:  # logits of unit variance: concepts of a level differ from the start
+            assign.init_scale = size**-0.5 / config.initializer_range
         self.reasoner = MultiHopReasoner(size, config.num_hops) if config.num_hops else None
         self.free_slots = nn.Parameter(torch.empty(config.num_free_slots, size))
         self.num_slots = config.num_linked + config.num_free_slots + 1 + bool(config.num_hops)

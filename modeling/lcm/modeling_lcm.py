@@ -103,9 +103,9 @@ class ZooLcmPreTrainedModel(HasGraph, ZooPreTrainedModel):
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
-        """The standard batch, with a sentence that ends in the middle of each row."""
+        """The standard batch, with two sentences that end in each row: levels of one sentence are all the same."""
         inputs = super().dummy_inputs
-        inputs["input_ids"][:, 3] = self.config.sentence_token_ids[0]
+        inputs["input_ids"][:, [2, 5]] = self.config.sentence_token_ids[0]
         return inputs
 
 
