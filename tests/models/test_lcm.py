@@ -256,6 +256,13 @@ def test_pooling_and_levels_are_their_equations():
     assert_close(same, entropy)
 
 
+def test_assignments_to_levels_differ_from_the_start():
+    """Logits of a vector of unit variance have about unit variance themselves."""
+    torch.manual_seed(0)
+    for assign in hf_zoo.create_model("lcm-tiny", "feature-extraction", level_sizes=[64, 64]).memory.hierarchy.assign:
+        assert 0.8 < assign.weight.std() * assign.in_features**0.5 < 1.2
+
+
 def test_levels_read_those_above_from_the_highest_down():
     torch.manual_seed(0)
     levels = ConceptHierarchy(8, 2, [3, 2], 1e-6)

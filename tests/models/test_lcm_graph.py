@@ -24,6 +24,11 @@ SMALL = {"num_linked": 1, "num_free_slots": 1, "level_sizes": [2], "taxonomy_rel
 # the graph
 
 
+def test_a_fresh_graph_is_always_the_same():
+    first, second = (hf_zoo.create_model("lcm-tiny", "feature-extraction").knowledge.edges for _ in range(2))
+    assert torch.equal(first, second) and first.unique().numel() > 2
+
+
 def test_scores_of_triples():
     torch.manual_seed(0)
     h, r, t = torch.randn(3, 4, 8, dtype=torch.double)
